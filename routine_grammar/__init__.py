@@ -1,0 +1,1 @@
+"""Routines compiled to grammars that an LLM decodes under, token by token."""

@@ -1,0 +1,1 @@
+"""The embedded demo: a small random-weight model made offline, and demo Routines."""

@@ -1,0 +1,1 @@
+"""vLLM adapter: the general plugin, the backend multiplexer, and every private patch (in patches.py)."""

@@ -1,0 +1,66 @@
+"""Every error this package raises on purpose, one class per stage.
+
+A message says what was found, what was expected, and where: the routine, step and field, the JSON pointer, the rule, or the
+request's parameter. Nothing here knows any other module.
+"""
+
+from __future__ import annotations
+
+
+class RoutineGrammarError(Exception):
+    """Base of all errors raised on purpose by routine_grammar."""
+
+
+class RoutineError(RoutineGrammarError):
+    """A Routine is malformed, or does not fit its tools.
+
+    `problems` holds one readable line per finding, each naming routine, step and field.
+    """
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__("\n".join((message, *problems)))
+        self.problems = problems
+
+
+class SchemaError(RoutineGrammarError):
+    """A JSON Schema is invalid or allows nothing."""
+
+    def __init__(self, message: str, *, pointer: str = "") -> None:
+        super().__init__(f"{message} (at JSON pointer {pointer or '/'!r})")
+        self.pointer = pointer
+
+
+class UnsupportedSchemaError(SchemaError):
+    """A JSON Schema keyword that cannot be enforced exactly; it is never dropped silently."""
+
+    def __init__(self, message: str, *, pointer: str, keyword: str) -> None:
+        super().__init__(message, pointer=pointer)
+        self.keyword = keyword
+
+
+class GrammarError(RoutineGrammarError):
+    """A grammar is malformed, ambiguous beyond what the automaton can hold, or empty."""
+
+
+class GrammarTooLargeError(GrammarError):
+    """A grammar passes one of the documented bounds; the message names the bound."""
+
+
+class VocabularyError(RoutineGrammarError):
+    """A tokenizer can't be turned into tokens of bytes, or a token id is outside the vocabulary."""
+
+
+class EngineError(RoutineGrammarError):
+    """The inference engine is of an unsupported version, or refuses what it was given."""
+
+
+class ToolError(RoutineGrammarError):
+    """A tool is unknown, its server can't be reached, or its description is malformed."""
+
+
+class MemoryKeyError(RoutineGrammarError):
+    """A memory key is malformed, is not live, or holds no value of the needed type."""
+
+
+class RunError(RoutineGrammarError):
+    """A run of a Routine can't go on."""

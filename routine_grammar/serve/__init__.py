@@ -1,0 +1,1 @@
+"""The server: a launcher for vLLM's OpenAI server, and our HTTP routes."""
