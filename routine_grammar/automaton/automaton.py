@@ -1,0 +1,157 @@
+"""The automaton of a grammar: configurations over bytes and symbols, expanded as they are reached.
+
+In: a grammar and the markers that are symbols. Out: stepping, whether a text is accepted, what is forced, how far the end is.
+It knows neither Lark nor vocabularies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from routine_grammar.automaton import step as stepping
+from routine_grammar.automaton.arrays import SkeletonArrays
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.skeleton import Skeleton
+from routine_grammar.automaton.step import DEAD, NEED, OVERFLOW, SKELETON, STACK, Configuration, Tables
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.tree import Grammar
+
+Symbol = str
+Piece = int | Symbol  # one byte, or one symbol
+
+
+class Automaton:
+    """A grammar ready to be stepped through. States are made when first needed; safe to share between sequences.
+
+    `symbols` are the markers that count as one symbol each; other markers are their bytes.
+    Raises `GrammarError` for an empty language or left recursion, `GrammarTooLargeError` past a bound.
+    """
+
+    def __init__(
+        self, grammar: Grammar, symbols: Iterable[Symbol] = (), library: LeafLibrary | None = None
+    ) -> None:
+        self.library = library or LeafLibrary.shared()
+        self.symbols: tuple[Symbol, ...] = tuple(sorted(grammar.markers() & set(symbols)))
+        self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self.skeleton = Skeleton(grammar, self.library, self._numbers)
+        self.farthest = self.skeleton.root_facts.farthest
+        self._scratch = np.zeros(2 + STACK, np.int32)
+
+    @property
+    def arrays(self) -> SkeletonArrays:
+        """The skeleton's arrays."""
+        return self.skeleton.arrays
+
+    def tables(self) -> Tables:
+        """The arrays as they are now."""
+        return self.arrays.tables(self.library)
+
+    def run(self, kernel: Callable[[Tables], int]) -> int:
+        """Call `kernel` with the tables, expanding the state it asks for until it asks for none; returns its answer.
+
+        The kernel must start afresh at each call. Raises `GrammarTooLargeError` past the bound on states.
+        """
+        while (answer := kernel(self.tables())) <= NEED:
+            self.skeleton.expand(NEED - answer)
+        return answer
+
+    def start(self) -> Configuration:
+        """The configuration before any byte."""
+        row = np.zeros(2 + STACK, np.int32)
+
+        def settle(tables: Tables) -> int:
+            row[:] = 0
+            return stepping.settle(tables, row, self.skeleton.start)
+
+        row[0] = self.run(settle)
+        return row
+
+    def after(self, row: Configuration, data: bytes) -> Configuration | None:
+        """The configuration after some bytes; None where they are not allowed.
+
+        Raises `GrammarError` where they nest deeper than the return stack.
+        """
+        taken = row.copy()
+        array = np.frombuffer(data, np.uint8)
+
+        def take(tables: Tables) -> int:
+            taken[:] = row
+            return stepping.take_bytes(tables, taken, array)
+
+        return self._checked(taken, self.run(take))
+
+    def after_symbol(self, row: Configuration, symbol: Symbol) -> Configuration | None:
+        """The configuration after a symbol; None where it is not allowed."""
+        number = self._numbers.get(symbol)
+        if number is None:
+            return None
+        taken = row.copy()
+
+        def take(tables: Tables) -> int:
+            taken[:] = row
+            return stepping.step_symbol(tables, taken, number)
+
+        return self._checked(taken, self.run(take))
+
+    def after_piece(self, row: Configuration, piece: Piece) -> Configuration | None:
+        """The configuration after one byte or symbol."""
+        return self.after_symbol(row, piece) if isinstance(piece, str) else self.after(row, bytes((piece,)))
+
+    def may_end(self, row: Configuration) -> bool:
+        """Whether the text may end here."""
+        return self.run(lambda tables: stepping.may_end(tables, row, self._scratch)) == 1
+
+    def distance(self, row: Configuration) -> int:
+        """Fewest bytes and symbols from here to the end."""
+        return int(stepping.distance_to_end(self.tables(), row))
+
+    def accepts(self, data: bytes) -> bool:
+        """Whether the bytes are a whole text of the grammar (markers that are symbols can't be written as bytes)."""
+        row = self.after(self.start(), data)
+        return row is not None and self.may_end(row)
+
+    def next_pieces(self, row: Configuration) -> list[Piece]:
+        """All bytes and symbols that may come next, bytes first, in order."""
+        pieces: list[Piece] = [byte for byte in self._candidate_bytes(row) if self.after(row, bytes((byte,))) is not None]
+        pieces += [symbol for symbol in self.symbols if self.after_symbol(row, symbol) is not None]
+        return pieces
+
+    def shortest_completion(self, row: Configuration) -> list[Piece]:
+        """A shortest way to the end; from any place along it, the shortest completion is its rest."""
+        pieces: list[Piece] = []
+        left = self.distance(row)
+        while left:
+            piece, row = next(
+                (piece, after)
+                for piece in self.next_pieces(row)
+                if (after := self.after_piece(row, piece)) is not None and self.distance(after) == left - 1
+            )
+            pieces.append(piece)
+            left -= 1
+        return pieces
+
+    def forced_pieces(self, row: Configuration, limit: int = 4096) -> list[Piece]:
+        """The only bytes and symbols that can come next: as far as there is but one choice, and not the end."""
+        pieces: list[Piece] = []
+        while len(pieces) < limit and not self.may_end(row):
+            options = self.next_pieces(row)
+            after = self.after_piece(row, options[0]) if len(options) == 1 else None
+            if after is None:
+                break
+            pieces.append(options[0])
+            row = after
+        return pieces
+
+    def _candidate_bytes(self, row: Configuration) -> Sequence[int]:
+        """Bytes worth trying: all, but for a skeleton state that can't be left, whose edges name them."""
+        index = int(row[0]) - SKELETON
+        if index < 0 or self.arrays.ends(index):
+            return range(256)
+        return [edge.byte for edge in self.arrays.state(index).edges]
+
+    def _checked(self, taken: Configuration, state: int) -> Configuration | None:
+        if state == OVERFLOW:
+            raise GrammarError(f"the text nests deeper than {STACK} calls of rules, the bound of the return stack")
+        return None if state == DEAD else taken

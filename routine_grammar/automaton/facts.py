@@ -1,0 +1,205 @@
+"""What can be said of a grammar tree without building its automaton: first bytes, emptiness, extensions, lengths.
+
+A byte set is an int with bit `b` set for byte `b`, and bit 256 + i for the i-th symbol (a marker that is one token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+
+INFINITE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of a language: `first` bytes of its words, whether it holds the empty word (`nullable`), which bytes may follow a
+    complete word inside a longer one (`extends`; None where the tree alone does not tell), the length of the `shortest`
+    word, and the largest distance to the end that a word under way can have (`farthest`), both in bytes and symbols.
+    """
+
+    first: int
+    nullable: bool
+    extends: int | None
+    shortest: int
+    farthest: int
+
+
+NOTHING = Facts(0, False, 0, INFINITE, 0)
+EMPTY_WORD = Facts(0, True, 0, 0, 0)
+
+
+class Analysis:
+    """Facts of every rule of a grammar, found as a least fixpoint, and of any node on request."""
+
+    def __init__(self, rules: Mapping[str, Node], library: LeafLibrary, symbols: Mapping[str, int]) -> None:
+        self._library = library
+        self._symbols = symbols
+        self._rules: dict[str, Facts] = dict.fromkeys(rules, NOTHING)
+        self._solve(rules)
+        self._refuse_left_recursion(rules)
+
+    def _refuse_left_recursion(self, rules: Mapping[str, Node]) -> None:
+        """A rule that can come to itself without reading anything would be entered for ever."""
+        leading = {name: self._leading_calls(tree) for name, tree in rules.items()}
+        for name in rules:
+            reached, todo = set[str](), [name]
+            while todo:
+                fresh = leading[todo.pop()] - reached
+                if name in fresh:
+                    raise GrammarError(f"rule {name} begins with itself: rewrite it without left recursion")
+                reached |= fresh
+                todo += fresh
+
+    def _leading_calls(self, node: Node) -> set[str]:
+        """The rules that may be called at the very beginning of a node."""
+        match node:
+            case Call(rule):
+                return {rule}
+            case Sequence(items):
+                calls = set[str]()
+                for item in items:
+                    calls |= self._leading_calls(item)
+                    if not self.of(item).nullable:
+                        break
+                return calls
+            case Choice(items):
+                return set[str]().union(*(self._leading_calls(item) for item in items))
+            case Optional(item) | Repeat(item, _, _):
+                return self._leading_calls(item)
+            case _:
+                return set()
+
+    def _solve(self, rules: Mapping[str, Node]) -> None:
+        """All but `farthest` rises (or falls) to a fixpoint; a distance that still grows after it has no bound."""
+        rounds_left = len(rules) + 1
+        while rounds_left:
+            found = {name: self.of(tree) for name, tree in rules.items()}
+            if found == self._rules:
+                return
+            if all(replace(facts, farthest=0) == replace(self._rules[name], farthest=0) for name, facts in found.items()):
+                rounds_left -= 1
+            self._rules = found
+        self._rules = {name: replace(facts, farthest=INFINITE) for name, facts in self._rules.items()}
+
+    def rule(self, name: str) -> Facts:
+        """Facts of a rule."""
+        return self._rules[name]
+
+    def of(self, node: Node) -> Facts:
+        """Facts of a node."""
+        match node:
+            case Literal(text):
+                data = text.encode()
+                return _word(1 << data[0], len(data)) if data else EMPTY_WORD
+            case Marker(text):
+                if text in self._symbols:
+                    return _word(1 << 256 + self._symbols[text], 1)
+                return self.of(Literal(text))
+            case Leaf(_, pattern):
+                return self._leaf(pattern)
+            case Call(rule):
+                return self._rules[rule]
+            case Sequence(items):
+                return _fold(items, self.of)
+            case Choice(items):
+                return self._choice(items)
+            case Optional(item):
+                return _optional(self.of(item))
+            case Repeat(item, low, high):
+                return _repeat(self.of(item), low, high)
+
+    def _leaf(self, pattern: str) -> Facts:
+        library = self._library
+        start = library.start(pattern)
+        shortest = int(library.distance[start])
+        farthest = library.farthest(start)
+        return Facts(library.first(start), shortest == 0, library.extends(start), shortest, farthest)
+
+    def _choice(self, items: tuple[Node, ...]) -> Facts:
+        parts = [self.of(item) for item in items]
+        first, disjoint = 0, True
+        for part in parts:
+            disjoint = disjoint and not first & part.first
+            first |= part.first
+        nullable = any(part.nullable for part in parts)
+        extends: int | None
+        if disjoint:
+            extends = _union(part.extends for part in parts)
+        else:
+            extends = _literal_extensions(items)
+        if extends is not None and nullable:
+            extends |= first
+        shortest = min((part.shortest for part in parts), default=INFINITE)
+        return Facts(first, nullable, extends, shortest, max((part.farthest for part in parts), default=0))
+
+
+def _word(first: int, length: int) -> Facts:
+    return Facts(first, False, 0, length, length)
+
+
+def _union(sets: Iterable[int | None]) -> int | None:
+    total = 0
+    for part in sets:
+        if part is None:
+            return None
+        total |= part
+    return total
+
+
+def _fold(items: tuple[Node, ...], facts_of: Callable[[Node], Facts]) -> Facts:
+    """Facts of a sequence, from its end."""
+    rest = EMPTY_WORD
+    for item in reversed(items):
+        part = facts_of(item)
+        extends: int | None = None
+        if part.extends is not None and rest.extends is not None and not part.extends & rest.first:
+            extends = rest.extends | (part.extends | rest.first if rest.nullable else 0)
+        rest = Facts(
+            part.first | (rest.first if part.nullable else 0),
+            part.nullable and rest.nullable,
+            extends,
+            min(part.shortest + rest.shortest, INFINITE),
+            min(max(part.farthest + rest.shortest, rest.farthest), INFINITE),
+        )
+    return rest
+
+
+def _optional(part: Facts) -> Facts:
+    extends = None if part.extends is None else part.extends | part.first
+    return Facts(part.first, True, extends, 0, part.farthest)
+
+
+def _repeat(part: Facts, low: int, high: int | None) -> Facts:
+    if high == 0:
+        return EMPTY_WORD
+    decided = part.extends is not None and not part.extends & part.first
+    extends = (part.extends or 0) | part.first if decided else None
+    owed = max(low - 1, 0) * part.shortest
+    return Facts(
+        part.first,
+        low == 0 or part.nullable,
+        extends,
+        min(low * part.shortest, INFINITE),
+        min(part.farthest + owed, INFINITE),
+    )
+
+
+def _literal_extensions(items: tuple[Node, ...]) -> int | None:
+    """`extends` of a choice of literals alone: the bytes that go on from a literal that is the prefix of another."""
+    words = sorted(item.text.encode() for item in items if isinstance(item, Literal))
+    if len(words) != len(items):
+        return None
+    if not any(longer.startswith(shorter) for shorter, longer in zip(words, words[1:], strict=False)):
+        return 0
+    known = set(words)
+    extends = 0
+    for word in words:
+        for length in range(1, len(word)):
+            if word[:length] in known:
+                extends |= 1 << word[length]
+    return extends

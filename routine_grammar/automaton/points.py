@@ -1,0 +1,129 @@
+"""Points: a grammar tree as places with continuations, the states of the nondeterministic automaton behind the skeleton.
+
+Each point lists what may be read there and the point that follows. Point END is the end of the rule being read. Rules are
+not copied into their callers: a call is an item of its own, so that what it calls can be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from routine_grammar.automaton.facts import INFINITE, Analysis
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.errors import GrammarTooLargeError
+from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+
+MAX_POINTS = 1_000_000
+END = 0
+
+
+class Read(IntEnum):
+    """What an item reads before it goes on to its point."""
+
+    NOTHING = 0
+    BYTES = 1
+    LEAF = 2
+    RULE = 3
+    SYMBOL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that may be read at a point: `what` is bytes, a leaf state, a rule's name or a symbol's number."""
+
+    read: Read
+    what: bytes | int | str | None
+    then: int
+
+
+class Points:
+    """The points of one grammar, made as they are needed: a rule's body when it is first entered."""
+
+    def __init__(
+        self, rules: Mapping[str, Node], analysis: Analysis, library: LeafLibrary, symbols: Mapping[str, int]
+    ) -> None:
+        self._rules = rules
+        self._analysis = analysis
+        self._library = library
+        self._symbols = symbols
+        self._items: list[tuple[Item, ...]] = [()]
+        self._distance: list[int] = [0]
+        self._bodies: dict[tuple[str, tuple[int, ...]], int] = {}
+
+    def items(self, point: int) -> tuple[Item, ...]:
+        """What may be read at a point."""
+        return self._items[point]
+
+    def distance(self, point: int) -> int:
+        """Fewest bytes and symbols from a point to the end of its rule."""
+        return self._distance[point]
+
+    def body(self, rule: str, then: tuple[int, ...] = (END,)) -> int:
+        """The first point of a rule that goes on to any of `then` (a copy of the rule, where that is not the end)."""
+        key = (rule, then)
+        if key not in self._bodies:
+            after = then[0] if len(then) == 1 else self._point([Item(Read.NOTHING, None, k) for k in then])
+            self._bodies[key] = self.place(self._rules[rule], after)
+        return self._bodies[key]
+
+    def place(self, node: Node, then: int) -> int:
+        """The point where `node` may be read and after it what `then` reads."""
+        match node:
+            case Literal(text):
+                return self._point([Item(Read.BYTES, text.encode(), then)]) if text else then
+            case Marker(text) if text in self._symbols:
+                return self._point([Item(Read.SYMBOL, self._symbols[text], then)])
+            case Marker(text):
+                return self._point([Item(Read.BYTES, text.encode(), then)])
+            case Leaf(_, pattern):
+                return self._point([Item(Read.LEAF, self._library.start(pattern), then)])
+            case Call(rule):
+                return self._point([Item(Read.RULE, rule, then)])
+            case Sequence(items):
+                for item in reversed(items):
+                    then = self.place(item, then)
+                return then
+            case Choice(items):
+                return self._point([Item(Read.NOTHING, None, self.place(item, then)) for item in items])
+            case Optional(item):
+                return self._point([Item(Read.NOTHING, None, self.place(item, then)), Item(Read.NOTHING, None, then)])
+            case Repeat(item, low, high):
+                return self._repeat(item, low, high, then)
+
+    def _repeat(self, item: Node, low: int, high: int | None, then: int) -> int:
+        if high is None:
+            loop = self._point([Item(Read.NOTHING, None, then)])
+            again = self.place(item, loop)
+            self._items[loop] = (Item(Read.NOTHING, None, again), *self._items[loop])
+            start = loop
+        else:
+            start = then
+            for _ in range(high - low):
+                more = self.place(item, start)
+                start = self._point([Item(Read.NOTHING, None, more), Item(Read.NOTHING, None, then)])
+        for _ in range(low):
+            start = self.place(item, start)
+        return start
+
+    def _point(self, items: list[Item]) -> int:
+        if len(self._items) >= MAX_POINTS:
+            raise GrammarTooLargeError(f"grammar has more than {MAX_POINTS} points once its repetitions are unrolled, the bound")
+        self._items.append(tuple(items))
+        self._distance.append(min((self._item_distance(item) for item in items), default=INFINITE))
+        return len(self._items) - 1
+
+    def _item_distance(self, item: Item) -> int:
+        match item.what:
+            case bytes(data):
+                length = len(data)
+            case str(rule):
+                length = self._analysis.rule(rule).shortest
+            case int(state) if item.read is Read.LEAF:
+                length = int(self._library.distance[state])
+            case int():
+                length = 1
+            case None:
+                length = 0
+        return min(length + self._distance[item.then], INFINITE)

@@ -1,0 +1,413 @@
+"""The skeleton: a deterministic automaton over the points of a grammar that calls leaves and rules and returns from them.
+
+A state is a set of configurations (rests of literals, leaf states, rules to enter, symbols, the end), made by the subset
+construction when it is first needed. Where bytes alone decide, leaves and rules are entered and shared; where two readings
+need the same byte, their product is built until one is left. So it is exact, and no copy of a leaf is made but in products.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from os.path import commonprefix
+from typing import NamedTuple
+
+from routine_grammar.automaton.arrays import Edge, SkeletonArrays
+from routine_grammar.automaton.facts import INFINITE, Analysis
+from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
+from routine_grammar.automaton.points import END, Points, Read
+from routine_grammar.automaton.step import SKELETON
+from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.tree import Grammar, Node
+
+MAX_STATES = 1_000_000
+ALL_BYTES = (1 << 256) - 1
+
+Ends = tuple[int, ...]  # the points after a group, sorted
+
+
+class Reading(NamedTuple):
+    """A skeleton state before it is a number: all that may be read next, in canonical order."""
+
+    literals: tuple[tuple[bytes, int], ...] = ()
+    leaves: tuple[tuple[int, Ends], ...] = ()
+    rules: tuple[tuple[str, Ends], ...] = ()
+    symbols: tuple[tuple[int, Ends], ...] = ()
+    end: bool = False
+
+
+JUST_END = Reading(end=True)
+
+
+class _Gathering:
+    """A reading under way."""
+
+    def __init__(self) -> None:
+        self.literals: set[tuple[bytes, int]] = set()
+        self.leaves: dict[int, set[int]] = {}
+        self.rules: dict[str, set[int]] = {}
+        self.symbols: dict[int, set[int]] = {}
+        self.end = False
+
+    def add(self, reading: Reading) -> None:
+        self.literals.update(reading.literals)
+        for state, ends in reading.leaves:
+            self.leaves.setdefault(state, set()).update(ends)
+        for rule, ends in reading.rules:
+            self.rules.setdefault(rule, set()).update(ends)
+        for symbol, ends in reading.symbols:
+            self.symbols.setdefault(symbol, set()).update(ends)
+        self.end = self.end or reading.end
+
+    def reading(self) -> Reading:
+        return Reading(
+            tuple(sorted(self.literals)),
+            tuple(sorted((state, tuple(sorted(ends))) for state, ends in self.leaves.items())),
+            tuple(sorted((rule, tuple(sorted(ends))) for rule, ends in self.rules.items())),
+            tuple(sorted((symbol, tuple(sorted(ends))) for symbol, ends in self.symbols.items())),
+            self.end,
+        )
+
+
+class Skeleton:
+    """The states of one grammar. `expand` may be called from several threads; everything else only through it."""
+
+    def __init__(self, grammar: Grammar, library: LeafLibrary, symbols: Mapping[str, int]) -> None:
+        self._library = library
+        self._analysis = Analysis(grammar.rules, library, symbols)
+        self._points = Points(grammar.rules, self._analysis, library, symbols)
+        self._lock = threading.Lock()
+        self._numbers: dict[Reading, int] = {}
+        self._readings: list[Reading | None] = []
+        self._closures: dict[Ends, Reading] = {}
+        self._firsts: dict[Ends, int] = {}
+        self._extends: dict[str, int] = {}
+        self._rule_starts: dict[str, int] = {}
+        self._rule_of_start: dict[int, str] = {}
+        self.arrays = SkeletonArrays()
+        self.root_facts = self._analysis.of(grammar.root)
+        if self.root_facts.shortest >= INFINITE:
+            raise GrammarError("the grammar allows no text at all")
+        self._number(JUST_END)  # FINAL
+        self._expand(0)
+        self.start = self._state(self._closure((self._points.place(grammar.root, END),)))
+
+    @property
+    def size(self) -> int:
+        """How many states there are by now."""
+        return len(self._readings)
+
+    def expand(self, index: int) -> None:
+        """Make the edges of a state. Raises `GrammarTooLargeError` past the bound on states."""
+        with self._lock:
+            self._expand(index)
+
+    def expand_all(self) -> None:
+        """Make every state that can be reached."""
+        with self._lock:
+            index = 0
+            while index < self.size:
+                self._expand(index)
+                index += 1
+
+    # States and their numbers
+
+    def _state(self, reading: Reading) -> int:
+        """The state of a reading: RETURN where only the end is left."""
+        if reading == JUST_END:
+            return RETURN
+        return SKELETON + self._number(reading)
+
+    def _number(self, reading: Reading) -> int:
+        index = self._numbers.get(reading)
+        if index is None:
+            index = self._numbers[reading] = self._new(reading, self._distance(reading), self._saturated(reading).end)
+        return index
+
+    def _new(self, reading: Reading | None, distance: int, ends: bool) -> int:
+        if len(self._readings) >= MAX_STATES:
+            raise GrammarTooLargeError(f"automaton has more than {MAX_STATES} states, the bound")
+        self._readings.append(reading)
+        self.arrays.add_state(distance, ends)
+        return len(self._readings) - 1
+
+    def _distance(self, reading: Reading) -> int:
+        if reading.end:
+            return 0
+        distance = self._points.distance
+        return min(
+            min((len(text) + distance(then) for text, then in reading.literals), default=INFINITE),
+            min((int(self._library.distance[s]) + self._nearest(ends) for s, ends in reading.leaves), default=INFINITE),
+            min((self._analysis.rule(r).shortest + self._nearest(ends) for r, ends in reading.rules), default=INFINITE),
+            min((1 + self._nearest(ends) for _, ends in reading.symbols), default=INFINITE),
+        )
+
+    def _nearest(self, ends: Ends) -> int:
+        return min(self._points.distance(point) for point in ends)
+
+    # Sets of points
+
+    def _closure(self, points: Iterable[int]) -> Reading:
+        """All that may be read at some points, through what reads nothing and past what may be empty."""
+        key = tuple(sorted(set(points)))
+        known = self._closures.get(key)
+        if known is not None:
+            return known
+        found, seen, todo = _Gathering(), set(key), list(key)
+        while todo:
+            point = todo.pop()
+            if point == END:
+                found.end = True
+                continue
+            for item in self._points.items(point):
+                if self._points.distance(item.then) >= INFINITE:
+                    continue
+                passes = item.read is Read.NOTHING
+                if item.read is Read.BYTES:
+                    found.literals.add((item.what, item.then))  # type: ignore[arg-type]
+                elif item.read is Read.LEAF:
+                    found.leaves.setdefault(item.what, set()).add(item.then)  # type: ignore[arg-type]
+                    passes = bool(self._library.accepting[item.what])
+                elif item.read is Read.RULE:
+                    facts = self._analysis.rule(item.what)  # type: ignore[arg-type]
+                    if facts.shortest < INFINITE:
+                        found.rules.setdefault(item.what, set()).add(item.then)  # type: ignore[arg-type]
+                    passes = facts.nullable
+                elif item.read is Read.SYMBOL:
+                    found.symbols.setdefault(item.what, set()).add(item.then)  # type: ignore[arg-type]
+                if passes and item.then not in seen:
+                    seen.add(item.then)
+                    todo.append(item.then)
+        reading = self._closures[key] = found.reading()
+        return reading
+
+    def _first(self, ends: Ends) -> int:
+        """The bytes and symbols that may come at some points."""
+        if ends not in self._firsts:
+            reading = self._closure(ends)
+            first = 0
+            for text, _ in reading.literals:
+                first |= 1 << text[0]
+            for state, _ in reading.leaves:
+                first |= self._library.first(state)
+            for rule, _ in reading.rules:
+                first |= self._analysis.rule(rule).first
+            for symbol, _ in reading.symbols:
+                first |= 1 << 256 + symbol
+            self._firsts[ends] = first
+        return self._firsts[ends]
+
+    def _saturated(self, reading: Reading) -> Reading:
+        """The reading with all that may follow leaves that may end here."""
+        if not any(self._library.accepting[state] for state, _ in reading.leaves):
+            return reading
+        found, done = _Gathering(), set()
+        found.add(reading)
+        while todo := [
+            (state, key)
+            for state, ends in found.leaves.items()
+            if self._library.accepting[state] and (state, key := tuple(sorted(ends))) not in done
+        ]:
+            for state, ends in todo:
+                done.add((state, ends))
+                found.add(self._closure(ends))
+        return found.reading()
+
+    # Entering leaves and rules
+
+    def _leaf_is_clear(self, state: int, ends: Ends) -> bool:
+        """Whether no byte can both go on in the leaf after a complete word and begin what follows it."""
+        return not self._library.extends(state) & self._first(ends)
+
+    def _rule_is_clear(self, rule: str, ends: Ends) -> bool:
+        return not self._rule_extends(rule) & self._first(ends)
+
+    def _rule_extends(self, rule: str) -> int:
+        facts = self._analysis.rule(rule)
+        if facts.extends is not None:
+            return facts.extends
+        if rule not in self._extends:
+            self._extends[rule] = ALL_BYTES  # while it is being found: a rule inside itself is never clear
+            self._extends[rule] = self._explored_extends(rule)
+        return self._extends[rule]
+
+    def _explored_extends(self, rule: str) -> int:
+        """`extends` of a rule, read off its states."""
+        extends, todo, seen = 0, [self._rule_start(rule)], set[int]()
+        while todo:
+            state = todo.pop()
+            if state < SKELETON or state in seen:
+                continue
+            seen.add(state)
+            self._expand(state - SKELETON)
+            node = self.arrays.state(state - SKELETON)
+            if node.ends:
+                for edge in node.edges:
+                    extends |= 1 << edge.byte
+            for entered, after in node.entered():
+                if after < 0 or self.arrays.ends(after - SKELETON):
+                    extends |= self._state_extends(entered)
+                todo.append(after)
+            todo += [edge.target for edge in node.edges if not edge.enters]
+            for symbol, target in node.symbols:
+                extends |= 1 << 256 + symbol if node.ends else 0
+                todo.append(target)
+        return extends
+
+    def _state_extends(self, state: int) -> int:
+        """`extends` of what is entered at `state`: a leaf or the start of a rule."""
+        if state < SKELETON:
+            return self._library.extends(state)
+        return self._rule_extends(self._rule_of_start[state])
+
+    def _rule_start(self, rule: str) -> int:
+        if rule not in self._rule_starts:
+            start = self._rule_starts[rule] = self._state(self._closure((self._points.body(rule),)))
+            self._rule_of_start.setdefault(start, rule)
+        return self._rule_starts[rule]
+
+    def _entered(self, reading: Reading) -> tuple[int, int] | None:
+        """`(state to enter, state to return to)` where a reading is nothing but one clear call, else None."""
+        if reading.literals or reading.symbols or reading.end or len(reading.leaves) + len(reading.rules) != 1:
+            return None
+        if reading.leaves:
+            ((state, ends),) = reading.leaves
+            return (state, self._return(ends)) if self._leaf_is_clear(state, ends) else None
+        ((rule, ends),) = reading.rules
+        return (self._rule_start(rule), self._return(ends)) if self._rule_is_clear(rule, ends) else None
+
+    def _return(self, ends: Ends) -> int:
+        """The state to return to: -1 where the caller ends there too."""
+        state = self._state(self._closure(ends))
+        return -1 if state == RETURN else state
+
+    # Edges
+
+    def _expand(self, index: int) -> None:
+        if self.arrays.is_expanded(index):
+            return
+        reading = self._readings[index]
+        assert reading is not None, "states within a literal are made expanded"
+        entered = self._entered(reading)
+        if entered:
+            self.arrays.set_forward(index, *entered)
+            return
+        reading = self._inlined(self._saturated(reading))
+        text = self._common_text(reading)
+        if text:
+            self._expand_text(index, reading, text)
+        else:
+            self._expand_bytes(index, reading)
+
+    def _common_text(self, reading: Reading) -> bytes:
+        """The text that has to come next, where a state reads nothing but literals."""
+        if reading.leaves or reading.rules or reading.symbols or reading.end or not reading.literals:
+            return b""
+        return commonprefix((reading.literals[0][0], reading.literals[-1][0]))
+
+    def _expand_text(self, index: int, reading: Reading, text: bytes) -> None:
+        distance = self._distance(reading)
+        inner = [self._new(None, distance - read, False) for read in range(1, len(text))]
+        last = self._state(self._after([(rest[len(text) :], then) for rest, then in reading.literals], ()))
+        for position, byte in enumerate(text):
+            target = SKELETON + inner[position] if position < len(inner) else last
+            self.arrays.set_edges(inner[position - 1] if position else index, (Edge(byte, target),))
+
+    def _expand_bytes(self, index: int, reading: Reading) -> None:
+        """Edges byte by byte: what one group alone can take enters it, what several can take is their product."""
+        shared = self._shared_bytes(reading)
+        edges: list[Edge] = []
+        for state, ends in reading.leaves:
+            after = self._return(ends) if self._library.first(state) & ~shared else -1
+            edges += [Edge(byte, state, True, after) for byte in _bytes_of(self._library.first(state) & ~shared)]
+        for rule, ends in reading.rules:
+            start, after = self._rule_start(rule), self._return(ends)
+            edges += [Edge(byte, start, True, after) for byte in _bytes_of(self._analysis.rule(rule).first)]
+        rests: dict[int, list[tuple[bytes, int]]] = {}
+        for text, then in reading.literals:
+            rests.setdefault(text[0], []).append((text[1:], then))
+        targets: dict[tuple[object, ...], int] = {}
+        for byte in {*rests, *_bytes_of(shared)}:
+            leaves = self._next_leaves(reading, byte) if shared >> byte & 1 else ()
+            key = (tuple(rests.get(byte, ())), leaves)
+            if key not in targets:
+                targets[key] = self._state(self._after(rests.get(byte, []), leaves))
+            edges.append(Edge(byte, targets[key]))
+        symbols = [(symbol, self._state(self._closure(ends))) for symbol, ends in reading.symbols]
+        self.arrays.set_edges(index, edges, symbols)
+
+    def _shared_bytes(self, reading: Reading) -> int:
+        """The bytes that more than one group can take, or that a leaf can take which cannot be entered and left clearly."""
+        seen = shared = 0
+        for first in self._group_firsts(reading):
+            shared |= seen & first
+            seen |= first
+        for state, ends in reading.leaves:
+            if not self._leaf_is_clear(state, ends):
+                shared |= self._library.first(state)
+        return shared & ALL_BYTES
+
+    def _group_firsts(self, reading: Reading) -> list[int]:
+        literals = 0
+        for text, _ in reading.literals:
+            literals |= 1 << text[0]
+        leaves = [self._library.first(state) for state, _ in reading.leaves]
+        return [literals, *leaves, *(self._analysis.rule(rule).first for rule, _ in reading.rules)]
+
+    def _next_leaves(self, reading: Reading, byte: int) -> tuple[tuple[int, Ends], ...]:
+        """Every leaf of the reading after a byte, RETURN where it ended."""
+        after = ((int(self._library.table[state, byte]), ends) for state, ends in reading.leaves)
+        return tuple((state, ends) for state, ends in after if state != DEAD)
+
+    def _after(self, rests: Iterable[tuple[bytes, int]], leaves: Iterable[tuple[int, Ends]]) -> Reading:
+        """The reading of rests of literals and of leaves under way, either possibly complete."""
+        found, points = _Gathering(), set[int]()
+        for text, then in rests:
+            if text:
+                found.literals.add((text, then))
+            else:
+                points.add(then)
+        for state, ends in leaves:
+            if state == RETURN:
+                points.update(ends)
+            else:
+                found.leaves.setdefault(state, set()).update(ends)
+        if points:
+            found.add(self._closure(points))
+        return found.reading()
+
+    def _inlined(self, reading: Reading) -> Reading:
+        """The reading with every rule opened that cannot be entered and left by its bytes alone."""
+        opened = set[tuple[str, Ends]]()
+        while True:
+            calls = [call for call in reading.rules if call not in opened]  # what was opened is in the reading already
+            reading = reading._replace(rules=tuple(calls))
+            firsts = self._group_firsts(reading)
+            of_rules = len(firsts) - len(calls)
+            unclear = [
+                call
+                for position, call in enumerate(calls, of_rules)
+                if firsts[position] & _others(firsts, position)
+                or firsts[position] > ALL_BYTES
+                or not self._rule_is_clear(*call)
+            ]
+            if not unclear:
+                return reading
+            opened.update(unclear)
+            found = _Gathering()
+            found.add(reading._replace(rules=tuple(call for call in calls if call not in opened)))
+            for rule, ends in unclear:
+                found.add(self._closure((self._points.body(rule, ends),)))
+            reading = self._saturated(found.reading())
+
+
+def _others(firsts: list[int], position: int) -> int:
+    """The bytes that any group but one can take."""
+    others = 0
+    for place, first in enumerate(firsts):
+        others |= first if place != position else 0
+    return others
+
+
+def _bytes_of(byte_set: int) -> list[int]:
+    return [byte for byte in range(256) if byte_set >> byte & 1]

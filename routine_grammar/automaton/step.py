@@ -1,0 +1,202 @@
+"""Stepping an automaton by bytes and symbols, on flat arrays, compiled by numba.
+
+A configuration is one int32 row `[state, depth, return states…]`. A state below SKELETON is a leaf state of the library's
+table; from SKELETON on it is a state of the skeleton. Functions that meet a skeleton state whose edges are not known yet
+answer `NEED - index`: the caller expands it and calls again with the configuration it had before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton.jit import jit
+
+DEAD = -1
+RETURN = -2
+OVERFLOW = -3
+NEED = -16  # NEED - i: skeleton state i has to be expanded first
+SKELETON = 1 << 24
+FINAL = SKELETON  # the skeleton's state 0: the whole grammar is complete
+STACK = 32
+UNKNOWN, EDGES, FORWARD = 0, 1, 2
+
+Configuration = npt.NDArray[np.int32]  # [2 + STACK]
+
+
+class Tables(NamedTuple):
+    """The arrays of one automaton. Leaf arrays are the library's; the rest is indexed by skeleton state or by edge.
+
+    An edge takes its byte and goes to its target; an edge with `edge_enters` takes nothing, pushes its return state (-1:
+    none) and enters the target, which takes the byte. A FORWARD state is left for its target at once, pushing likewise.
+    """
+
+    leaf_table: npt.NDArray[np.int32]
+    leaf_accepting: npt.NDArray[np.bool_]
+    leaf_distance: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.bool_]
+    distance: npt.NDArray[np.int32]
+    forward: npt.NDArray[np.int32]
+    forward_return: npt.NDArray[np.int32]
+    edge_low: npt.NDArray[np.int32]
+    edge_high: npt.NDArray[np.int32]
+    edge_byte: npt.NDArray[np.uint8]
+    edge_target: npt.NDArray[np.int32]
+    edge_enters: npt.NDArray[np.bool_]
+    edge_return: npt.NDArray[np.int32]
+    symbol_low: npt.NDArray[np.int32]
+    symbol_high: npt.NDArray[np.int32]
+    symbol: npt.NDArray[np.int32]
+    symbol_target: npt.NDArray[np.int32]
+
+
+@jit
+def push(row: Configuration, state: int) -> bool:
+    """Push a return state; False where the stack is full. -1 pushes nothing: a call in last position returns for both."""
+    if state >= 0:
+        if row[1] >= STACK:
+            return False
+        row[2 + row[1]] = state
+        row[1] += 1
+    return True
+
+
+@jit
+def settle(t: Tables, row: Configuration, state: int) -> int:
+    """Follow returns and forwards from `state` to where a byte can be taken."""
+    while True:
+        if state == RETURN:
+            if row[1] == 0:
+                return FINAL
+            row[1] -= 1
+            state = row[2 + row[1]]
+        elif state >= SKELETON:
+            i = state - SKELETON
+            if t.kind[i] == UNKNOWN:
+                return NEED - i
+            if t.kind[i] != FORWARD:
+                return state
+            if not push(row, t.forward_return[i]):
+                return OVERFLOW
+            state = t.forward[i]
+        else:
+            return state
+
+
+@jit
+def find_edge(t: Tables, i: int, byte: int) -> int:
+    """Index of the edge of skeleton state `i` for `byte`, or -1. Edges are sorted by byte."""
+    low, high = t.edge_low[i], t.edge_high[i]
+    while low < high:
+        middle = (low + high) >> 1
+        if t.edge_byte[middle] < byte:
+            low = middle + 1
+        else:
+            high = middle
+    if low < t.edge_high[i] and t.edge_byte[low] == byte:
+        return low
+    return -1
+
+
+@jit
+def step(t: Tables, row: Configuration, byte: int) -> int:
+    """Take one byte from the settled configuration `row`, in place.
+
+    Returns the new state (also stored in the row), or DEAD, OVERFLOW or NEED - i; then the row's content is undefined.
+    """
+    state = row[0]
+    while True:
+        if state < SKELETON:
+            target = t.leaf_table[state, byte]
+            if target == DEAD:
+                if not t.leaf_accepting[state]:
+                    return DEAD
+                state = settle(t, row, RETURN)
+                if state < 0:
+                    return state
+                continue
+        else:
+            i = state - SKELETON
+            edge = find_edge(t, i, byte)
+            if edge < 0:
+                if not t.ends[i] or state == FINAL:
+                    return DEAD
+                state = settle(t, row, RETURN)
+                if state < 0:
+                    return state
+                continue
+            target = t.edge_target[edge]
+            if t.edge_enters[edge]:
+                if not push(row, t.edge_return[edge]):
+                    return OVERFLOW
+                state = settle(t, row, target)
+                if state < 0:
+                    return state
+                continue
+        target = settle(t, row, target)
+        row[0] = target
+        return target
+
+
+@jit
+def step_symbol(t: Tables, row: Configuration, symbol: int) -> int:
+    """Take one symbol; returns as `step` does."""
+    state = row[0]
+    while True:
+        if state < SKELETON:
+            if not t.leaf_accepting[state]:
+                return DEAD
+        else:
+            i = state - SKELETON
+            for edge in range(t.symbol_low[i], t.symbol_high[i]):
+                if t.symbol[edge] == symbol:
+                    target = settle(t, row, t.symbol_target[edge])
+                    row[0] = target
+                    return target
+            if not t.ends[i] or state == FINAL:
+                return DEAD
+        state = settle(t, row, RETURN)
+        if state < 0:
+            return state
+
+
+@jit
+def may_end(t: Tables, row: Configuration, scratch: Configuration) -> int:
+    """1 if the grammar may end in the settled configuration `row`, else 0; NEED - i as `step`. `scratch` is overwritten."""
+    scratch[:] = row
+    state = scratch[0]
+    while True:
+        if state == FINAL:
+            return 1
+        if state < SKELETON:
+            if not t.leaf_accepting[state]:
+                return 0
+        elif not t.ends[state - SKELETON]:
+            return 0
+        state = settle(t, scratch, RETURN)
+        if state < 0:
+            return state
+
+
+@jit
+def distance_to_end(t: Tables, row: Configuration) -> int:
+    """Fewest bytes and symbols from a settled configuration to the end of the grammar."""
+    state = row[0]
+    total = t.leaf_distance[state] if state < SKELETON else t.distance[state - SKELETON]
+    for i in range(row[1]):
+        total += t.distance[row[2 + i] - SKELETON]
+    return total
+
+
+@jit
+def take_bytes(t: Tables, row: Configuration, data: npt.NDArray[np.uint8]) -> int:
+    """Take all bytes in place; returns the new state or the code that stopped it."""
+    state = row[0]
+    for byte in data:
+        state = step(t, row, byte)
+        if state < 0:
+            return state
+    return state

@@ -1,0 +1,5 @@
+"""The vLLM general plugin."""
+
+
+def register() -> None:
+    """Nothing yet."""

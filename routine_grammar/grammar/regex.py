@@ -1,0 +1,69 @@
+"""Grammar tree to one regular expression, in the subset that Python's `re`, outlines-core and llguidance read alike."""
+
+from __future__ import annotations
+
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+
+_SPECIAL = frozenset("\\.^$|?*+()[]{}")
+
+
+def escape(text: str) -> str:
+    """A pattern that matches exactly `text`."""
+    return "".join(_escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if char in _SPECIAL:
+        return "\\" + char
+    if char < " " or char == "\x7f":
+        return f"\\x{ord(char):02x}"
+    return char
+
+
+def grammar_to_regex(grammar: Grammar) -> str:
+    """A pattern that matches whole exactly the grammar's texts, markers as their characters.
+
+    Raises `GrammarError` for a recursive rule: no regular expression holds it.
+    """
+    return _Writer(grammar).write(grammar.root)
+
+
+class _Writer:
+    def __init__(self, grammar: Grammar) -> None:
+        self._rules = grammar.rules
+        self._written: dict[str, str] = {}
+        self._open: list[str] = []
+
+    def write(self, node: Node) -> str:
+        match node:
+            case Literal(text) | Marker(text):
+                return escape(text)
+            case Leaf(_, pattern):
+                return f"(?:{pattern})"
+            case Call(rule):
+                return self._rule(rule)
+            case Sequence(items):
+                return "".join(self.write(item) for item in items)
+            case Choice(items):
+                return "(?:" + "|".join(self.write(item) for item in items) + ")"
+            case Optional(item):
+                return f"(?:{self.write(item)})?"
+            case Repeat(item, low, high):
+                return f"(?:{self.write(item)})" + _count(low, high)
+
+
+    def _rule(self, rule: str) -> str:
+        if rule in self._open:
+            raise GrammarError(f"rule {rule} calls itself: no regular expression holds a recursive grammar")
+        if rule not in self._written:
+            self._open.append(rule)
+            self._written[rule] = f"(?:{self.write(self._rules[rule])})"
+            self._open.pop()
+        return self._written[rule]
+
+
+def _count(low: int, high: int | None) -> str:
+    if high is None:
+        return ("*", "+")[low] if low < 2 else f"{{{low},}}"
+    return f"{{{low},{high}}}"

@@ -1,0 +1,192 @@
+"""The grammar tree: the intermediate form between everything that makes grammars and everything that reads them.
+
+A `Grammar` is a root node and named rules. Leaves are terminals given by a regular expression; markers are texts that a
+vocabulary may hold as one token. The tree is over text (UTF-8 when it becomes bytes) and knows neither tokens nor Routines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from routine_grammar.errors import GrammarError, GrammarTooLargeError
+
+MAX_NODES = 200_000
+MAX_DEPTH = 200
+MAX_REPEAT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Exactly this text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A terminal: any text that `pattern` matches whole.
+
+    `pattern` is written in the regular-expression subset that Python's `re`, outlines-core and llguidance read alike: no
+    lookaround, no back-references, no anchors, no flags. `name` is how grammars in Lark call it (upper case).
+    """
+
+    name: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A dialect's marker, e.g. `<tool_call>`: one symbol where the vocabulary has it as a token of its own, else its bytes."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The language of the rule of this name."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """All items, one after the other."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Any one of the items."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Optional:
+    """The item, or nothing."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The item, `low` to `high` times in a row; `high` None means without an upper bound."""
+
+    item: Node
+    low: int = 0
+    high: int | None = None
+
+
+Node = Literal | Leaf | Marker | Call | Sequence | Choice | Optional | Repeat
+EMPTY = Sequence(())
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly below `node`."""
+    match node:
+        case Sequence(items) | Choice(items):
+            return items
+        case Optional(item) | Repeat(item, _, _):
+            return (item,)
+        case _:
+            return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """All nodes of a tree, parents first, in the order they are written. Iterative: depth does not matter."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(reversed(children(current)))
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A root node and the rules it calls, by name, callees anywhere.
+
+    Raises `GrammarError` for an undefined rule or a senseless repetition, `GrammarTooLargeError` past the documented bounds.
+    """
+
+    root: Node
+    rules: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
+        count = 0
+        for name, tree in (("start", self.root), *self.rules.items()):
+            count += _check_tree(name, tree, self.rules)
+        if count > MAX_NODES:
+            raise GrammarTooLargeError(f"grammar has {count} nodes; the bound is {MAX_NODES}")
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes of the root and of every rule."""
+        yield from walk(self.root)
+        for tree in self.rules.values():
+            yield from walk(tree)
+
+    def leaves(self) -> dict[str, str]:
+        """Pattern of every leaf, by leaf name; one name always means one pattern."""
+        named: dict[str, str] = {}
+        for node in self.nodes():
+            if isinstance(node, Leaf) and named.setdefault(node.name, node.pattern) != node.pattern:
+                raise GrammarError(f"leaf {node.name} has two patterns: {named[node.name]!r} and {node.pattern!r}")
+        return named
+
+    def markers(self) -> frozenset[str]:
+        """The texts of all markers."""
+        return frozenset(node.text for node in self.nodes() if isinstance(node, Marker))
+
+
+def _check_tree(name: str, tree: Node, rules: Mapping[str, Node]) -> int:
+    """Check one rule's tree; returns how many nodes it has."""
+    count = 0
+    level: list[Node] = [tree]
+    for depth in range(MAX_DEPTH + 1):
+        if not level:
+            return count
+        if depth == MAX_DEPTH:
+            break
+        count += len(level)
+        if count > MAX_NODES:
+            raise GrammarTooLargeError(f"rule {name} has more than {MAX_NODES} nodes, the bound")
+        for node in level:
+            _check_node(name, node, rules)
+        level = [child for node in level for child in children(node)]
+    raise GrammarTooLargeError(f"rule {name} is nested more than {MAX_DEPTH} deep, the bound")
+
+
+def _check_node(name: str, node: Node, rules: Mapping[str, Node]) -> None:
+    match node:
+        case Call(rule) if rule not in rules:
+            raise GrammarError(f"rule {name} calls rule {rule}, which is not defined")
+        case Repeat(_, low, high):
+            if low < 0 or (high is not None and high < low):
+                raise GrammarError(f"rule {name} repeats an item {low} to {high} times")
+            if max(low, high or 0) > MAX_REPEAT:
+                raise GrammarTooLargeError(f"rule {name} repeats an item {low} to {high} times; the bound is {MAX_REPEAT}")
+        case Marker(""):
+            raise GrammarError(f"rule {name} has an empty marker")
+        case Literal(text) | Marker(text) if any("\ud800" <= char <= "\udfff" for char in text):
+            raise GrammarError(f"rule {name} has a literal with a lone surrogate: {text!r}")
+
+
+def sequence(*items: Node) -> Node:
+    """A sequence with nested sequences flattened and neighbouring literals joined."""
+    flat: list[Node] = []
+    for item in items:
+        for part in item.items if isinstance(item, Sequence) else (item,):
+            if isinstance(part, Literal) and flat and isinstance(flat[-1], Literal):
+                flat[-1] = Literal(flat[-1].text + part.text)
+            elif part != Literal(""):
+                flat.append(part)
+    return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
+
+
+def choice(*items: Node) -> Node:
+    """A choice without repetitions of an item; one item alone stands for itself."""
+    flat = tuple(dict.fromkeys(part for item in items for part in (item.items if isinstance(item, Choice) else (item,))))
+    return flat[0] if len(flat) == 1 else Choice(flat)
