@@ -44,7 +44,14 @@ grammars = st.builds(
 
 def sample(grammar: Grammar, rng: random.Random) -> str:
     """A random text of a grammar."""
-    words = {"AB": ("a", "aab"), "WORD": ("a", "cab"), "QUOTED": ('""', '"a,é"'), "INTEGER": ("0", "-10"), "MAYBE": ("", "abab"), "E": ("e", "éê")}
+    words = {
+        "AB": ("a", "aab"),
+        "WORD": ("a", "cab"),
+        "QUOTED": ('""', '"a,é"'),
+        "INTEGER": ("0", "-10"),
+        "MAYBE": ("", "abab"),
+        "E": ("e", "éê"),
+    }
 
     def draw(node: Node) -> str:
         match node:
@@ -72,7 +79,9 @@ def edited(text: str, rng: random.Random) -> str:
     """The text with one character removed, doubled, changed or added."""
     place = rng.randint(0, len(text))
     char = rng.choice(ALPHABET)
-    return rng.choice((text[:place] + text[place + 1 :], text[:place] + char + text[place:], text[:place] + char + text[place + 1 :]))
+    return rng.choice(
+        (text[:place] + text[place + 1 :], text[:place] + char + text[place:], text[:place] + char + text[place + 1 :])
+    )
 
 
 def nested_repeats(grammar: Grammar) -> int:

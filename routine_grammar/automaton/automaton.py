@@ -6,15 +6,16 @@ It knows neither Lark nor vocabularies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.arrays import SkeletonArrays
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.skeleton import Skeleton
-from routine_grammar.automaton.step import DEAD, NEED, OVERFLOW, SKELETON, STACK, Configuration, Tables
+from routine_grammar.automaton.step import DEAD, NEED, OVERFLOW, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Grammar
 
@@ -29,9 +30,7 @@ class Automaton:
     Raises `GrammarError` for an empty language or left recursion, `GrammarTooLargeError` past a bound.
     """
 
-    def __init__(
-        self, grammar: Grammar, symbols: Iterable[Symbol] = (), library: LeafLibrary | None = None
-    ) -> None:
+    def __init__(self, grammar: Grammar, symbols: Iterable[Symbol] = (), library: LeafLibrary | None = None) -> None:
         self.library = library or LeafLibrary.shared()
         self.symbols: tuple[Symbol, ...] = tuple(sorted(grammar.markers() & set(symbols)))
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
@@ -114,42 +113,34 @@ class Automaton:
 
     def next_pieces(self, row: Configuration) -> list[Piece]:
         """All bytes and symbols that may come next, bytes first, in order."""
-        pieces: list[Piece] = [byte for byte in self._candidate_bytes(row) if self.after(row, bytes((byte,))) is not None]
+        pieces: list[Piece] = [byte for byte in range(256) if self.after(row, bytes((byte,))) is not None]
         pieces += [symbol for symbol in self.symbols if self.after_symbol(row, symbol) is not None]
         return pieces
 
     def shortest_completion(self, row: Configuration) -> list[Piece]:
         """A shortest way to the end; from any place along it, the shortest completion is its rest."""
-        pieces: list[Piece] = []
-        left = self.distance(row)
-        while left:
-            piece, row = next(
-                (piece, after)
-                for piece in self.next_pieces(row)
-                if (after := self.after_piece(row, piece)) is not None and self.distance(after) == left - 1
-            )
-            pieces.append(piece)
-            left -= 1
-        return pieces
+        pieces = np.zeros(self.distance(row), np.int32)
+        trial, way = np.empty_like(row), np.empty_like(row)
+
+        def complete(tables: Tables) -> int:
+            way[:] = row
+            return stepping.shortest_completion(tables, way, len(self.symbols), pieces, trial)
+
+        return self._pieces(pieces[: self.run(complete)])
 
     def forced_pieces(self, row: Configuration, limit: int = 4096) -> list[Piece]:
         """The only bytes and symbols that can come next: as far as there is but one choice, and not the end."""
-        pieces: list[Piece] = []
-        while len(pieces) < limit and not self.may_end(row):
-            options = self.next_pieces(row)
-            after = self.after_piece(row, options[0]) if len(options) == 1 else None
-            if after is None:
-                break
-            pieces.append(options[0])
-            row = after
-        return pieces
+        pieces = np.zeros(limit, np.int32)
+        trial, way, only = np.empty_like(row), np.empty_like(row), np.empty_like(row)
 
-    def _candidate_bytes(self, row: Configuration) -> Sequence[int]:
-        """Bytes worth trying: all, but for a skeleton state that can't be left, whose edges name them."""
-        index = int(row[0]) - SKELETON
-        if index < 0 or self.arrays.ends(index):
-            return range(256)
-        return [edge.byte for edge in self.arrays.state(index).edges]
+        def run(tables: Tables) -> int:
+            way[:] = row
+            return stepping.forced_run(tables, way, len(self.symbols), pieces, trial, only)
+
+        return self._pieces(pieces[: self.run(run)])
+
+    def _pieces(self, numbers: npt.NDArray[np.int32]) -> list[Piece]:
+        return [number if number < 256 else self.symbols[number - 256] for number in numbers.tolist()]
 
     def _checked(self, taken: Configuration, state: int) -> Configuration | None:
         if state == OVERFLOW:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError
@@ -194,7 +195,7 @@ def _literal_extensions(items: tuple[Node, ...]) -> int | None:
     words = sorted(item.text.encode() for item in items if isinstance(item, Literal))
     if len(words) != len(items):
         return None
-    if not any(longer.startswith(shorter) for shorter, longer in zip(words, words[1:], strict=False)):
+    if not any(longer.startswith(shorter) for shorter, longer in pairwise(words)):
         return 0
     known = set(words)
     extends = 0

@@ -110,9 +110,7 @@ def _equivalent(table: Table, accepting: npt.NDArray[np.bool_]) -> npt.NDArray[n
         blocks = count
 
 
-def _numbered(
-    table: Table, start: int, accepting: npt.NDArray[np.bool_], block: npt.NDArray[np.int64]
-) -> LeafAutomaton:
+def _numbered(table: Table, start: int, accepting: npt.NDArray[np.bool_], block: npt.NDArray[np.int64]) -> LeafAutomaton:
     """One state a block, numbered breadth-first from the start; ends that can't go on are turned into RETURN."""
     member = np.zeros(int(block.max()) + 1, np.int64)
     member[block] = np.arange(len(block))

@@ -41,9 +41,7 @@ class Item:
 class Points:
     """The points of one grammar, made as they are needed: a rule's body when it is first entered."""
 
-    def __init__(
-        self, rules: Mapping[str, Node], analysis: Analysis, library: LeafLibrary, symbols: Mapping[str, int]
-    ) -> None:
+    def __init__(self, rules: Mapping[str, Node], analysis: Analysis, library: LeafLibrary, symbols: Mapping[str, int]) -> None:
         self._rules = rules
         self._analysis = analysis
         self._library = library
@@ -109,7 +107,9 @@ class Points:
 
     def _point(self, items: list[Item]) -> int:
         if len(self._items) >= MAX_POINTS:
-            raise GrammarTooLargeError(f"grammar has more than {MAX_POINTS} points once its repetitions are unrolled, the bound")
+            raise GrammarTooLargeError(
+                f"grammar has more than {MAX_POINTS} points once its repetitions are unrolled, the bound"
+            )
         self._items.append(tuple(items))
         self._distance.append(min((self._item_distance(item) for item in items), default=INFINITE))
         return len(self._items) - 1

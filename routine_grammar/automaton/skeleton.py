@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from os.path import commonprefix
 from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
@@ -18,7 +17,7 @@ from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
 from routine_grammar.automaton.points import END, Points, Read
 from routine_grammar.automaton.step import SKELETON
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.tree import Grammar, Node
+from routine_grammar.grammar.tree import Grammar
 
 MAX_STATES = 1_000_000
 ALL_BYTES = (1 << 256) - 1
@@ -167,7 +166,7 @@ class Skeleton:
                     found.literals.add((item.what, item.then))  # type: ignore[arg-type]
                 elif item.read is Read.LEAF:
                     found.leaves.setdefault(item.what, set()).add(item.then)  # type: ignore[arg-type]
-                    passes = bool(self._library.accepting[item.what])
+                    passes = bool(self._library.accepting[item.what])  # type: ignore[index]
                 elif item.read is Read.RULE:
                     facts = self._analysis.rule(item.what)  # type: ignore[arg-type]
                     if facts.shortest < INFINITE:
@@ -303,7 +302,7 @@ class Skeleton:
         """The text that has to come next, where a state reads nothing but literals."""
         if reading.leaves or reading.rules or reading.symbols or reading.end or not reading.literals:
             return b""
-        return commonprefix((reading.literals[0][0], reading.literals[-1][0]))
+        return _common_prefix(reading.literals[0][0], reading.literals[-1][0])  # of the sorted ends, so of all
 
     def _expand_text(self, index: int, reading: Reading, text: bytes) -> None:
         distance = self._distance(reading)
@@ -407,6 +406,11 @@ def _others(firsts: list[int], position: int) -> int:
     for place, first in enumerate(firsts):
         others |= first if place != position else 0
     return others
+
+
+def _common_prefix(first: bytes, last: bytes) -> bytes:
+    length = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:length]
 
 
 def _bytes_of(byte_set: int) -> list[int]:

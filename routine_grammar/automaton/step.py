@@ -72,7 +72,7 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
             if row[1] == 0:
                 return FINAL
             row[1] -= 1
-            state = row[2 + row[1]]
+            state = int(row[2 + row[1]])
         elif state >= SKELETON:
             i = state - SKELETON
             if t.kind[i] == UNKNOWN:
@@ -81,7 +81,7 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
                 return state
             if not push(row, t.forward_return[i]):
                 return OVERFLOW
-            state = t.forward[i]
+            state = int(t.forward[i])
         else:
             return state
 
@@ -97,7 +97,7 @@ def find_edge(t: Tables, i: int, byte: int) -> int:
         else:
             high = middle
     if low < t.edge_high[i] and t.edge_byte[low] == byte:
-        return low
+        return int(low)
     return -1
 
 
@@ -107,7 +107,7 @@ def step(t: Tables, row: Configuration, byte: int) -> int:
 
     Returns the new state (also stored in the row), or DEAD, OVERFLOW or NEED - i; then the row's content is undefined.
     """
-    state = row[0]
+    state = int(row[0])
     while True:
         if state < SKELETON:
             target = t.leaf_table[state, byte]
@@ -144,7 +144,7 @@ def step(t: Tables, row: Configuration, byte: int) -> int:
 @jit
 def step_symbol(t: Tables, row: Configuration, symbol: int) -> int:
     """Take one symbol; returns as `step` does."""
-    state = row[0]
+    state = int(row[0])
     while True:
         if state < SKELETON:
             if not t.leaf_accepting[state]:
@@ -167,7 +167,7 @@ def step_symbol(t: Tables, row: Configuration, symbol: int) -> int:
 def may_end(t: Tables, row: Configuration, scratch: Configuration) -> int:
     """1 if the grammar may end in the settled configuration `row`, else 0; NEED - i as `step`. `scratch` is overwritten."""
     scratch[:] = row
-    state = scratch[0]
+    state = int(scratch[0])
     while True:
         if state == FINAL:
             return 1
@@ -184,8 +184,8 @@ def may_end(t: Tables, row: Configuration, scratch: Configuration) -> int:
 @jit
 def distance_to_end(t: Tables, row: Configuration) -> int:
     """Fewest bytes and symbols from a settled configuration to the end of the grammar."""
-    state = row[0]
-    total = t.leaf_distance[state] if state < SKELETON else t.distance[state - SKELETON]
+    state = int(row[0])
+    total = int(t.leaf_distance[state] if state < SKELETON else t.distance[state - SKELETON])
     for i in range(row[1]):
         total += t.distance[row[2 + i] - SKELETON]
     return total
@@ -194,9 +194,79 @@ def distance_to_end(t: Tables, row: Configuration) -> int:
 @jit
 def take_bytes(t: Tables, row: Configuration, data: npt.NDArray[np.uint8]) -> int:
     """Take all bytes in place; returns the new state or the code that stopped it."""
-    state = row[0]
+    state = int(row[0])
     for byte in data:
         state = step(t, row, byte)
         if state < 0:
             return state
     return state
+
+
+@jit
+def step_piece(t: Tables, row: Configuration, piece: int) -> int:
+    """Take one piece: a byte, or 256 + a symbol."""
+    if piece < 256:
+        return step(t, row, piece)
+    return step_symbol(t, row, piece - 256)
+
+
+@jit
+def shortest_completion(
+    t: Tables, row: Configuration, symbols: int, pieces: npt.NDArray[np.int32], trial: Configuration
+) -> int:
+    """Write the pieces of a shortest way to the end from `row` (used up); returns how many, or NEED - i.
+
+    Of several, the one that is smallest piece by piece: so from any place along it, the rest of it is the answer.
+    `pieces` has room for the distance; `trial` is scratch.
+    """
+    count = 0
+    left = distance_to_end(t, row)
+    while left > 0:
+        found = False
+        for piece in range(256 + symbols):
+            trial[:] = row
+            state = step_piece(t, trial, piece)
+            if state <= NEED:
+                return state
+            if state >= 0 and distance_to_end(t, trial) == left - 1:
+                row[:] = trial
+                pieces[count] = piece
+                found = True
+                break
+        if not found:
+            return DEAD
+        count += 1
+        left -= 1
+    return count
+
+
+@jit
+def forced_run(
+    t: Tables,
+    row: Configuration,
+    symbols: int,
+    pieces: npt.NDArray[np.int32],
+    trial: Configuration,
+    only: Configuration,
+) -> int:
+    """Write the only pieces that can follow `row` (used up), up to the first choice, the end, or the room in `pieces`."""
+    for count in range(len(pieces)):
+        ended = may_end(t, row, trial)
+        if ended <= NEED:
+            return ended
+        options = 1 if ended else 0
+        for piece in range(256 + symbols):
+            trial[:] = row
+            state = step_piece(t, trial, piece)
+            if state <= NEED:
+                return state
+            if state >= 0:
+                options += 1
+                if options > 1:
+                    break
+                only[:] = trial
+                pieces[count] = piece
+        if options != 1 or ended:
+            return count
+        row[:] = only
+    return len(pieces)

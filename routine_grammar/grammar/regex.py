@@ -52,7 +52,6 @@ class _Writer:
             case Repeat(item, low, high):
                 return f"(?:{self.write(item)})" + _count(low, high)
 
-
     def _rule(self, rule: str) -> str:
         if rule in self._open:
             raise GrammarError(f"rule {rule} calls itself: no regular expression holds a recursive grammar")

@@ -17,7 +17,9 @@ from tests.grammars import edited, grammars, nested_repeats, sample
 
 STRING = Leaf("STRING", r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\/bfnrt])*"')
 INTEGER = Leaf("INTEGER", "-?(?:0|[1-9][0-9]*)")
-LIST = Sequence((Literal("["), Optional(Sequence((Call("value"), Repeat(Sequence((Literal(", "), Call("value"))))))), Literal("]")))
+LIST = Sequence(
+    (Literal("["), Optional(Sequence((Call("value"), Repeat(Sequence((Literal(", "), Call("value"))))))), Literal("]"))
+)
 JSON_LIKE = Grammar(Call("value"), {"value": Choice((Literal("null"), INTEGER, STRING, LIST))})
 
 

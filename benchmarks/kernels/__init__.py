@@ -1,0 +1,1 @@
+"""Device benchmarks of the kernels, one module each."""

@@ -1,0 +1,43 @@
+"""Masks a batch of logits by packed rows: one contract, a Triton kernel and a torch reference behind it.
+
+In: logits, rows of packed bits on the same device, one row id per slot. Out: the logits, changed in place. It does not
+know what a row means, which request a slot serves, or how rows got to the device.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from routine_grammar.kernels.mask_logits_reference import check_mask_arguments, mask_logits_reference
+
+
+def mask_logits(
+    logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, *, vocab_size: int | None = None
+) -> None:
+    """Set to minus infinity, in place, each logit that its slot's row forbids; every other logit keeps all its bits.
+
+    logits [slots, columns] float32, float16 or bfloat16: columns side by side, rows any stride apart. rows [n, words]
+    int32: words side by side; bit c % 32 of word c // 32 is 1 where column c is allowed. row_ids [slots] int32: the row
+    of each slot, or -1 for a slot to leave alone. All on one device. Columns from `vocab_size` on are masked, whatever
+    the rows hold there; it defaults to words * 32, or to `columns` where that is less. A row without a single 1 masks
+    its whole slot.
+
+    On a CUDA device: one launch (none for an empty batch) and no wait for the device; fit for a CUDA graph once logits
+    of this dtype and alignment have been masked before the capture. Row ids are read on the device alone: an id of n or
+    more is undefined behaviour there, and a negative one leaves its slot alone. On other devices the torch reference
+    runs, which refuses ids outside [-1, n); with TRITON_INTERPRET=1 in the environment from the start, Triton's
+    interpreter runs the kernel there instead.
+
+    Raises ValueError for shapes, dtypes, strides, devices or a `vocab_size` other than these.
+    """
+    if not logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        mask_logits_reference(logits, rows, row_ids, vocab_size=vocab_size)
+        return
+    vocab_size = check_mask_arguments(logits, rows, row_ids, vocab_size)
+    if logits.numel():
+        # Imported here: a machine without a GPU need not have Triton.
+        from routine_grammar.kernels.mask_logits_kernel import launch_mask_logits
+
+        launch_mask_logits(logits, rows, row_ids, vocab_size=vocab_size)

@@ -1,0 +1,150 @@
+"""The matcher: one sequence under a grammar, token by token, with what it may say next and what it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton.automaton import Piece
+from routine_grammar.automaton.step import Configuration
+from routine_grammar.errors import GrammarError, VocabularyError
+from routine_grammar.masks.rows import Bitmap, TokenRows
+
+
+class Matcher:
+    """Follows one sequence. `budget` is how many tokens it may have in all; None: as many as it likes.
+
+    Within a budget only tokens are allowed after which the rest still suffices to end the text, so that a sequence cut off
+    by it is whole. Raises `GrammarError` where not even the shortest text fits the budget.
+    """
+
+    def __init__(self, rows: TokenRows, budget: int | None = None) -> None:
+        self._rows = rows
+        self._automaton = rows.automaton
+        self._eos = np.array(rows.vocabulary.eos, np.int32)
+        self._history: list[Configuration] = [rows.automaton.start()]
+        self._finished_at: int | None = None
+        self.budget = budget
+        if budget is not None and budget < (shortest := self.fewest_tokens):
+            raise GrammarError(f"the shortest text of the grammar needs {shortest} tokens; the budget is {budget}")
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were taken."""
+        return len(self._history) - 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether an end-of-text token was taken."""
+        return self._finished_at is not None
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the text may end here."""
+        return self._rows.row(self._history[-1]).ends
+
+    @property
+    def fewest_tokens(self) -> int:
+        """How few further tokens suffice to end the text, the end-of-text token not counted."""
+        return self._rows.fewest_tokens(self._history[-1])
+
+    def advance(self, token_id: int) -> bool:
+        """Take a token; False, and nothing changes, where it is not allowed.
+
+        Raises `VocabularyError` for an id outside the vocabulary. The budget is not checked here: a token over it is an
+        engine's doing, and legal text.
+        """
+        vocabulary = self._rows.vocabulary
+        if not 0 <= token_id < vocabulary.size:
+            raise VocabularyError(f"token id {token_id} is outside the vocabulary of {vocabulary.size} tokens")
+        if self.finished:
+            return False
+        current = self._history[-1]
+        if token_id in vocabulary.eos:
+            if not self.may_end:
+                return False
+            self._finished_at = self.tokens + 1
+            self._history.append(current)
+            return True
+        after = self._after(current, token_id)
+        if after is None:
+            return False
+        self._history.append(after)
+        return True
+
+    def rollback(self, count: int) -> None:
+        """Undo the last `count` tokens."""
+        if not 0 <= count <= self.tokens:
+            raise GrammarError(f"can't roll back {count} of {self.tokens} tokens")
+        if count:
+            del self._history[-count:]
+        if self._finished_at is not None and self.tokens < self._finished_at:
+            self._finished_at = None
+
+    def allowed(self) -> npt.NDArray[np.int32]:
+        """The ids of all tokens allowed next, sorted, ends of text among them."""
+        if self.finished:
+            return np.zeros(0, np.int32)
+        current = self._history[-1]
+        row = self._rows.row(current)
+        ids = row.allowed
+        left = self._tokens_left()
+        if left is not None:
+            ids = ids[self._rows.tokens_after(current) <= left]
+        return np.union1d(ids, self._eos).astype(np.int32) if row.ends else ids
+
+    def fill(self, row: npt.NDArray[np.int32]) -> None:
+        """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""
+        if len(row) < self._rows.vocabulary.words:
+            raise VocabularyError(f"a row of {len(row)} words can't hold {self._rows.vocabulary.size} tokens")
+        bits: Bitmap = row.view(np.uint32)
+        if self.finished:
+            bits[:] = 0
+            return
+        allowed = self._rows.row(self._history[-1])
+        if self._tokens_left() is None:
+            allowed.write(bits)
+            if allowed.ends:
+                _set(bits, self._eos)
+        else:
+            bits[:] = 0
+            _set(bits, self.allowed())
+
+    def forced_pieces(self) -> list[Piece]:
+        """The only bytes and marker symbols that can come next, up to the first choice."""
+        return [] if self.finished else self._automaton.forced_pieces(self._history[-1])
+
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next, whatever is sampled: as long as exactly one is allowed.
+
+        Text that can be spelled with several tokens is forced as bytes (`forced_pieces`), but not as tokens.
+        """
+        forced: list[int] = []
+        while len(ids := self.allowed()) == 1 and not self.finished:
+            forced.append(int(ids[0]))
+            self.advance(forced[-1])
+        self.rollback(len(forced))
+        return forced
+
+    def _tokens_left(self) -> int | None:
+        """How many tokens the budget leaves behind the next one, where that may matter; else None."""
+        if self.budget is None:
+            return None
+        left = self.budget - self.tokens - 1
+        return None if left >= self._automaton.farthest else left
+
+    def _after(self, current: Configuration, token_id: int) -> Configuration | None:
+        data = self._rows.vocabulary.tokens[token_id]
+        if data:
+            try:
+                return self._automaton.after(current, data)
+            except GrammarError:  # nested deeper than the return stack: such tokens are masked
+                return None
+        if token_id in self._rows.symbol_tokens:
+            symbol = self._automaton.symbols[self._rows.symbol_tokens.index(token_id)]
+            return self._automaton.after_symbol(current, symbol)
+        return None
+
+
+def _set(bits: Bitmap, ids: npt.NDArray[np.int32]) -> None:
+    np.bitwise_or.at(bits, ids >> 5, np.left_shift(np.uint32(1), (ids & 31).astype(np.uint32), dtype=np.uint32))

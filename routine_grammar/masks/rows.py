@@ -1,0 +1,239 @@
+"""Rows: the tokens allowed in a configuration, as a base bitmap of its leaf and a list of further tokens.
+
+A leaf's base holds the tokens that stay in it; it is made once a vocabulary and shared by all grammars. What leaves the leaf
+within a token is walked through its continuation; so a row inside a string costs a few hundred steps, not a vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton import step as stepping
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.step import DEAD, NEED, RETURN, SKELETON, STACK, Configuration, Tables
+from routine_grammar.masks import walks
+from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
+
+Ids = npt.NDArray[np.int32]
+Bitmap = npt.NDArray[np.uint32]  # [vocabulary.words], bit t & 31 of word t >> 5 for token t
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRow:
+    """What a vocabulary can do from one leaf state: `base`, the tokens that stay, and a trie over what others leave with.
+
+    The tokens of the trie are numbers of `exits`, one array of token ids for each distinct rest.
+    """
+
+    base: Bitmap
+    rests: Trie
+    exits: tuple[Ids, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tokens allowed in one configuration: those of `base` and `tokens`; `ends`: the text may end here."""
+
+    base: Bitmap | None
+    tokens: Ids
+    ends: bool
+    _words: Ids = field(repr=False)
+    _bits: Bitmap = field(repr=False)
+
+    @classmethod
+    def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
+        """A row, with its list in the form that writes fastest."""
+        words, starts = np.unique(tokens >> 5, return_index=True)
+        bits = np.left_shift(np.uint32(1), (tokens & 31).astype(np.uint32), dtype=np.uint32)
+        merged = np.bitwise_or.reduceat(bits, starts) if len(tokens) else bits
+        return cls(base, tokens, ends, words.astype(np.int32), merged)
+
+    def write(self, out: Bitmap) -> None:
+        """Overwrite `out` with the row's bits."""
+        width = len(self.base) if self.base is not None else 0
+        if self.base is not None:
+            out[:width] = self.base
+        out[width:] = 0
+        out[self._words] |= self._bits
+
+    @cached_property
+    def allowed(self) -> Ids:
+        """The allowed token ids, sorted; ends of text not among them."""
+        if self.base is None:
+            return np.sort(self.tokens)
+        bits = np.unpackbits(self.base.view(np.uint8), bitorder="little")
+        return np.union1d(np.flatnonzero(bits), self.tokens).astype(np.int32)
+
+
+class VocabularyRows:
+    """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
+
+    _made: ClassVar[weakref.WeakKeyDictionary[Vocabulary, VocabularyRows]] = weakref.WeakKeyDictionary()
+    _making: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, vocabulary: Vocabulary, library: LeafLibrary) -> None:
+        self.vocabulary = vocabulary
+        self.library = library
+        self._leaf_rows: dict[int, LeafRow] = {}
+        self.lock = threading.RLock()
+        self.out = np.zeros(vocabulary.size, np.int32)
+        self.rows = np.zeros((vocabulary.longest + 2, 2 + STACK), np.int32)
+        self._states = np.zeros(vocabulary.longest + 1, np.int32)
+        self._exits = np.zeros(vocabulary.size, np.int32)
+
+    @classmethod
+    def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
+        """The one of this process for a vocabulary, over the shared leaf library."""
+        with cls._making:
+            made = cls._made.get(vocabulary)
+            if made is None:
+                made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
+            return made
+
+    def leaf_row(self, state: int, tables: Tables) -> LeafRow:
+        """The leaf row of a leaf state, made on first use."""
+        with self.lock:
+            if state not in self._leaf_rows:
+                self._leaf_rows[state] = self._make(state, tables)
+            return self._leaf_rows[state]
+
+    def _make(self, state: int, tables: Tables) -> LeafRow:
+        tokens = self.vocabulary.tokens
+        base = np.zeros(self.vocabulary.words, np.uint32)
+        count = walks.scan_leaf(tables, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
+        rests: dict[bytes, list[int]] = {}
+        for token, taken in zip(self.out[:count].tolist(), self._exits[:count].tolist(), strict=True):
+            rests.setdefault(tokens[token][taken:], []).append(token)
+        exits = tuple(np.array(ids, np.int32) for ids in rests.values())
+        return LeafRow(base, build_trie(list(rests)), exits)
+
+
+class TokenRows:
+    """The rows of one automaton over one vocabulary, made when first asked for."""
+
+    def __init__(self, automaton: Automaton, rows: VocabularyRows) -> None:
+        self.automaton = automaton
+        self.vocabulary = rows.vocabulary
+        self._shared = rows
+        self._rows: dict[bytes, Row] = {}
+        self._reach: dict[bytes, Ids] = {}
+        self._needed: dict[bytes, int] = {}
+        self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
+
+    def row(self, configuration: Configuration) -> Row:
+        """The tokens allowed in a configuration."""
+        key = _key(configuration)
+        row = self._rows.get(key)
+        if row is None:
+            with self._shared.lock:
+                row = self._rows[key] = self._make(configuration)
+        return row
+
+    def fewest_tokens(self, configuration: Configuration) -> int:
+        """How few tokens suffice to end the text: those of its shortest completion in bytes, written in fewest tokens."""
+        key = _key(configuration)
+        if key not in self._needed:
+            numbers = {symbol: 256 + number for number, symbol in enumerate(self.automaton.symbols)}
+            completion = self.automaton.shortest_completion(configuration)
+            pieces = np.array([piece if isinstance(piece, int) else numbers[piece] for piece in completion], np.int32)
+            costs = np.zeros(len(pieces) + 1, np.int32)
+            self._needed[key] = int(walks.fewest_tokens(self.vocabulary.trie, pieces, costs))
+        return self._needed[key]
+
+    def tokens_after(self, configuration: Configuration) -> Ids:
+        """For each token of `row(configuration).allowed`: how few further tokens suffice to end the text after it."""
+        key = _key(configuration)
+        if key not in self._reach:
+            with self._shared.lock:
+                self._reach[key] = self._tokens_after(configuration)
+        return self._reach[key]
+
+    def _tokens_after(self, configuration: Configuration) -> Ids:
+        allowed = self.row(configuration).allowed
+        symbols = np.isin(allowed, self.symbol_tokens)
+        needed = np.zeros(len(allowed), np.int32)
+        for place in np.flatnonzero(symbols):
+            symbol = self.automaton.symbols[self.symbol_tokens.index(int(allowed[place]))]
+            after = self.automaton.after_symbol(configuration, symbol)
+            assert after is not None
+            needed[place] = self.fewest_tokens(after)
+        groups, leads = self._grouped(configuration, allowed[~symbols])
+        of_group = np.array([self.fewest_tokens(lead) for lead in leads], np.int32)
+        needed[~symbols] = of_group[groups]
+        return needed
+
+    def _grouped(self, configuration: Configuration, tokens: Ids) -> tuple[Ids, npt.NDArray[np.int32]]:
+        """The group of every token and the configuration that each group leads to."""
+        groups = np.zeros(len(tokens), np.int32)
+        room = 64
+        while True:
+            leads = np.zeros((room, len(configuration)), np.int32)
+            used = self.automaton.run(
+                lambda tables, leads=leads: walks.group_tokens(  # type: ignore[misc]
+                    tables, configuration, tokens, self.vocabulary.blob, self.vocabulary.offsets, groups, leads
+                )
+            )
+            if used != DEAD:
+                return groups, leads[:used]
+            room *= 4
+
+    def _make(self, configuration: Configuration) -> Row:
+        ends = self.automaton.may_end(configuration)
+        symbols = [
+            token
+            for symbol, token in zip(self.automaton.symbols, self.symbol_tokens, strict=True)
+            if self.automaton.after_symbol(configuration, symbol) is not None
+        ]
+        base = None
+        if configuration[0] >= SKELETON:
+            tokens = self._walked(configuration, self.vocabulary.trie)
+        else:
+            base, tokens = self._leaf_tokens(configuration)
+        return Row.of(base, np.unique(np.concatenate([tokens, np.array(symbols, np.int32)])), ends)
+
+    def _leaf_tokens(self, configuration: Configuration) -> tuple[Bitmap, Ids]:
+        """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""
+        state = int(configuration[0])
+        tables = self.automaton.tables()
+        leaf = self._shared.leaf_row(state, tables)
+        after = self._returned(configuration)
+        tokens = [leaf.exits[rest] for rest in self._walked(after, leaf.rests)]
+        if tables.leaf_accepting[state]:
+            continuation = self.row(after)
+            tokens.append(continuation.allowed)
+        return leaf.base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+
+    def _returned(self, configuration: Configuration) -> Configuration:
+        """The configuration after a leaf returns."""
+        after = configuration.copy()
+
+        def settle(tables: Tables) -> int:
+            after[:] = configuration
+            return stepping.settle(tables, after, RETURN)
+
+        after[0] = self.automaton.run(settle)
+        return after
+
+    def _walked(self, configuration: Configuration, trie: Trie) -> Ids:
+        """The tokens of a trie that a configuration allows."""
+        rows, out = self._shared.rows, self._shared.out
+
+        def walk(tables: Tables) -> int:
+            rows[0] = configuration
+            return walks.walk_trie(tables, trie, rows, out)
+
+        count = self.automaton.run(walk)
+        assert count > NEED
+        return out[:count].copy()
+
+
+def _key(configuration: Configuration) -> bytes:
+    return configuration[: 2 + configuration[1]].tobytes()

@@ -1,0 +1,181 @@
+"""Vocabularies: the bytes of every token, the tokens that are symbols, and the tokens that end a text.
+
+In: a tokenizer, or its tokens as bytes. Out: a `Vocabulary` with a trie over its tokens. It knows no grammar.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.errors import VocabularyError
+
+MAX_TOKENS = 1 << 22
+_NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
+
+
+class Trie(NamedTuple):
+    """A trie in preorder: node i has `byte[i]` at `depth[i]` (from 0), and `skip[i]` is the next node outside its subtree.
+
+    `token[i]` is a token that ends at the node, or -1; `same[token]` the next token of equal bytes, or -1. `root[b]` is the
+    node of first byte b, or -1. All int32 but `byte`.
+    """
+
+    byte: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.int32]
+    skip: npt.NDArray[np.int32]
+    token: npt.NDArray[np.int32]
+    same: npt.NDArray[np.int32]
+    root: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Tokens as bytes, by id. `b""` stands for tokens that no text contains: special, added, reserved and unused ones.
+
+    `special` gives the ids of tokens that may stand for a marker's text; `eos` the ids that end a text.
+    Raises `VocabularyError` where a byte of UTF-8 text has no token of its own: such a vocabulary can't write every text.
+    """
+
+    tokens: Sequence[bytes]
+    special: Mapping[str, int]
+    eos: Sequence[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "special", dict(self.special))
+        object.__setattr__(self, "eos", tuple(sorted(set(self.eos))))
+        if not 0 < self.size <= MAX_TOKENS:
+            raise VocabularyError(f"a vocabulary has {self.size} tokens; expected 1 to {MAX_TOKENS}")
+        for name, token in (*self.special.items(), *(("eos", token) for token in self.eos)):
+            if not 0 <= token < self.size:
+                raise VocabularyError(f"token id {token} of {name!r} is outside the vocabulary of {self.size} tokens")
+        missing = set(range(256)) - _NEVER_IN_UTF8 - {token[0] for token in self.tokens if len(token) == 1}
+        if missing:
+            raise VocabularyError(f"no token for single bytes {sorted(missing)[:8]}…: not every text could be written")
+
+    @property
+    def size(self) -> int:
+        """How many token ids there are."""
+        return len(self.tokens)
+
+    @property
+    def words(self) -> int:
+        """Length of a packed row, in 32-bit words."""
+        return (self.size + 31) // 32
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(map(len, self.tokens))
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Token t's bytes stand at `offsets[t]` to `offsets[t + 1]` of `blob`."""
+        return np.concatenate([[0], np.cumsum([len(token) for token in self.tokens])]).astype(np.int64)
+
+    @cached_property
+    def blob(self) -> npt.NDArray[np.uint8]:
+        """The bytes of all tokens, one after the other."""
+        return np.frombuffer(b"".join(self.tokens), np.uint8)
+
+    @cached_property
+    def trie(self) -> Trie:
+        """The trie over all tokens that have bytes."""
+        return build_trie(self.tokens)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any) -> Vocabulary:
+        """The vocabulary of a Hugging Face fast tokenizer, or of vLLM's wrapper of one: byte-level BPE or byte fallback.
+
+        Raises `VocabularyError` for other kinds.
+        """
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or not hasattr(backend, "to_str"):
+            raise VocabularyError(
+                f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer: its tokens' bytes can't be read"
+            )
+        decoder = json.dumps(json.loads(backend.to_str()).get("decoder"))
+        if '"ByteLevel"' in decoder:
+            token_bytes = _byte_level_bytes
+        elif '"ByteFallback"' in decoder:
+            token_bytes = _byte_fallback_bytes
+        else:
+            raise VocabularyError(f"tokens are decoded by {decoder[:80]}; expected a ByteLevel or a ByteFallback decoder")
+        vocabulary = tokenizer.get_vocab()
+        added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
+        tokens = [b""] * (max(vocabulary.values()) + 1)
+        for text, index in vocabulary.items():
+            if text not in added:
+                tokens[index] = token_bytes(text)
+        if tokenizer.eos_token_id is None:
+            raise VocabularyError("the tokenizer has no end-of-sequence token")
+        return cls(tokens, added, [tokenizer.eos_token_id])
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-in of every byte in byte-level BPE vocabularies (the scheme GPT-2 introduced)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(plain)]
+    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(moved)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+def _byte_level_bytes(text: str) -> bytes:
+    try:
+        return bytes(_ALPHABET[char] for char in text)
+    except KeyError as error:
+        raise VocabularyError(f"token {text!r} has a character outside the byte alphabet: {error}") from error
+
+
+def _byte_fallback_bytes(text: str) -> bytes:
+    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        return bytes((int(text[3:5], 16),))
+    return text.replace("▁", " ").encode()
+
+
+def build_trie(tokens: Sequence[bytes]) -> Trie:
+    """The trie over all tokens that are not empty."""
+    same = np.full(len(tokens), -1, np.int32)
+    byte = bytearray()
+    depth: list[int] = []
+    skip: list[int] = []
+    token: list[int] = []
+    path: list[int] = []
+    previous = b""
+    for data, index in sorted((data, index) for index, data in enumerate(tokens) if data):
+        common = 0
+        for ours, theirs in zip(data, previous, strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        if common == len(data) == len(previous):
+            same[index], token[path[-1]] = token[path[-1]], index
+            continue
+        while len(path) > common:
+            skip[path.pop()] = len(byte)
+        for place in range(common, len(data)):
+            path.append(len(byte))
+            byte.append(data[place])
+            depth.append(place)
+            skip.append(0)
+            token.append(-1)
+        token[path[-1]] = index
+        previous = data
+    while path:
+        skip[path.pop()] = len(byte)
+    nodes = np.frombuffer(bytes(byte), np.uint8)
+    root = np.full(256, -1, np.int32)
+    node = 0
+    while node < len(nodes):
+        root[nodes[node]] = node
+        node = skip[node]
+    return Trie(nodes, np.array(depth, np.int32), np.array(skip, np.int32), np.array(token, np.int32), same, root)

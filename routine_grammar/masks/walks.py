@@ -1,0 +1,151 @@
+"""Walks of a vocabulary's trie through an automaton, compiled by numba: which tokens are allowed, where tokens lead.
+
+Functions answer `NEED - i` where skeleton state i has to be expanded first, and start afresh when called again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton.jit import jit
+from routine_grammar.automaton.leaf import DEAD, RETURN
+from routine_grammar.automaton.step import NEED, Configuration, Tables, step
+from routine_grammar.masks.vocabulary import Trie
+
+Ids = npt.NDArray[np.int32]
+
+
+@jit
+def walk_trie(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> int:
+    """Write every token that the configuration `rows[0]` allows; returns how many, or NEED - i.
+
+    `rows` [longest token + 2, configuration] int32 is scratch behind its first row.
+    """
+    count = 0
+    node = 0
+    while node < len(trie.byte):
+        depth = trie.depth[node]
+        row = rows[depth + 1]
+        row[:] = rows[depth]
+        state = step(t, row, trie.byte[node])
+        if state <= NEED:
+            return state
+        if state < 0:
+            node = trie.skip[node]
+            continue
+        token = trie.token[node]
+        while token >= 0:
+            out[count] = token
+            count += 1
+            token = trie.same[token]
+        node += 1
+    return count
+
+
+@jit
+def scan_leaf(t: Tables, trie: Trie, start: int, states: Ids, base: npt.NDArray[np.uint32], tokens: Ids, exits: Ids) -> int:
+    """Walk the whole vocabulary through a leaf from state `start`.
+
+    Sets the bits of the tokens that stay in the leaf (or leave it with their last byte) in `base`, and writes the tokens
+    that leave it earlier, each with the number of its bytes that the leaf takes (at least one), to `tokens` and `exits`.
+    Returns how many those are. `states` [longest token + 1] is scratch: a state, or -3 - n once left after n bytes.
+    """
+    count = 0
+    node = 0
+    while node < len(trie.byte):
+        depth = trie.depth[node]
+        state = start if depth == 0 else states[depth - 1]
+        if state >= 0:
+            target = t.leaf_table[state, trie.byte[node]]
+            if target == RETURN:
+                target = -3 - (depth + 1)
+            elif target == DEAD:
+                target = -3 - depth if depth > 0 and t.leaf_accepting[state] else DEAD
+        else:
+            target = state
+        if target == DEAD:
+            node = trie.skip[node]
+            continue
+        states[depth] = target
+        token = trie.token[node]
+        while token >= 0:
+            if target >= 0 or target == -3 - (depth + 1):
+                base[token >> 5] |= np.uint32(1) << np.uint32(token & 31)
+            else:
+                tokens[count] = token
+                exits[count] = -3 - target
+                count += 1
+            token = trie.same[token]
+        node += 1
+    return count
+
+
+@jit
+def group_tokens(
+    t: Tables,
+    start: Configuration,
+    tokens: Ids,
+    blob: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    groups: Ids,
+    leads: npt.NDArray[np.int32],
+) -> int:
+    """Sort allowed tokens by the configuration each leads to: `groups[i]` is token i's row of `leads`.
+
+    Returns how many rows of `leads` are used, DEAD where they don't suffice, or NEED - i.
+    """
+    used = 0
+    row = start.copy()
+    for i in range(len(tokens)):
+        row[:] = start
+        for place in range(offsets[tokens[i]], offsets[tokens[i] + 1]):
+            state = step(t, row, blob[place])
+            if state <= NEED:
+                return state
+        group = -1
+        for g in range(used):
+            if leads[g, 0] == row[0] and leads[g, 1] == row[1]:
+                equal = True
+                for j in range(2, 2 + row[1]):
+                    if leads[g, j] != row[j]:
+                        equal = False
+                        break
+                if equal:
+                    group = g
+                    break
+        if group < 0:
+            if used == len(leads):
+                return DEAD
+            group = used
+            leads[group] = row
+            used += 1
+        groups[i] = group
+    return used
+
+
+@jit
+def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
+    """Fewest tokens that spell the pieces (bytes, and from 256 on symbols of one token each). `costs` is scratch."""
+    end = len(pieces)
+    costs[end] = 0
+    for start in range(end - 1, -1, -1):
+        best = 1 << 30
+        if pieces[start] >= 256:
+            best = 1 + costs[start + 1]
+        else:
+            node = trie.root[pieces[start]]
+            place = start
+            while node >= 0:
+                place += 1
+                if trie.token[node] >= 0 and 1 + costs[place] < best:
+                    best = 1 + costs[place]
+                if place == end or pieces[place] >= 256:
+                    break
+                last = trie.skip[node]
+                child = node + 1
+                while child < last and trie.byte[child] != pieces[place]:
+                    child = trie.skip[child]
+                node = child if child < last else -1
+        costs[start] = best
+    return int(costs[0])
