@@ -13,9 +13,7 @@ import torch
 from routine_grammar.kernels.mask_logits_reference import check_mask_arguments, mask_logits_reference
 
 
-def mask_logits(
-    logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, *, vocab_size: int | None = None
-) -> None:
+def mask_logits(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, *, vocab_size: int | None = None) -> None:
     """Set to minus infinity, in place, each logit that its slot's row forbids; every other logit keeps all its bits.
 
     logits [slots, columns] float32, float16 or bfloat16: columns side by side, rows any stride apart. rows [n, words]

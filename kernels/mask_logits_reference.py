@@ -34,9 +34,7 @@ def unpack_row(row: torch.Tensor) -> torch.Tensor:
     return ((row[:, None] >> places) & 1).flatten()
 
 
-def check_mask_arguments(
-    logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, vocab_size: int | None
-) -> int:
+def check_mask_arguments(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, vocab_size: int | None) -> int:
     """Return the number of columns that have a bit, from `vocab_size` or from the shapes; reads no tensor's values.
 
     Raises ValueError where shape, dtype, stride or device is not what `mask_logits` takes.

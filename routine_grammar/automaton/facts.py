@@ -128,11 +128,7 @@ class Analysis:
             disjoint = disjoint and not first & part.first
             first |= part.first
         nullable = any(part.nullable for part in parts)
-        extends: int | None
-        if disjoint:
-            extends = _union(part.extends for part in parts)
-        else:
-            extends = _literal_extensions(items)
+        extends = _union(part.extends for part in parts) if disjoint else _literal_extensions(items)
         if extends is not None and nullable:
             extends |= first
         shortest = min((part.shortest for part in parts), default=INFINITE)

@@ -19,7 +19,7 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError
 DEAD = -1
 RETURN = -2  # the leaf ends with this byte and could not go on: return to the caller at once
 MAX_LEAF_STATES = 50_000
-MAX_MINIMISED_STATES = 256  # refinement is quadratic in long counters, and those are nearly minimal as they come
+MAX_REFINEMENTS = 32  # long counters need as many as they count to, and are nearly minimal as they come
 MAX_PATTERN_CHARS = 200_000
 _UNREACHABLE = np.int32(1 << 30)
 # outlines-core stops a word at its first match in the order of the alternatives (`a|ab` never reaches `ab`). Behind every
@@ -31,7 +31,7 @@ Table = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class LeafAutomaton:
-    """A DFA over bytes (minimal, but for large ones); state 0 is the start, every state can reach an accepting one.
+    """A DFA over bytes (minimal, but for long counters); state 0 is the start, every state can reach an accepting one.
 
     `table` [states, 256] int32 holds the next state, DEAD, or RETURN; `accepting` [states] bool.
     """
@@ -64,8 +64,7 @@ def compile_leaf(pattern: str) -> LeafAutomaton:
     if not useful[start]:
         raise GrammarError(f"pattern {pattern[:200]!r} matches nothing")
     table = np.where(useful[table] & (table >= 0), table, DEAD).astype(np.int32)
-    block = _equivalent(table, accepting) if len(table) <= MAX_MINIMISED_STATES else np.arange(len(table))
-    return _numbered(table, start, accepting, block)
+    return _numbered(table, start, accepting, _equivalent(table, accepting))
 
 
 def _dense(index: outlines_core.Index) -> tuple[Table, int, npt.NDArray[np.bool_]]:
@@ -97,17 +96,18 @@ def _can_reach(table: Table, goal: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
 
 
 def _equivalent(table: Table, accepting: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The block of equivalent states that each state belongs to: Moore's partition refinement."""
+    """The block of equivalent states that each state belongs to: Moore's refinement, given up after MAX_REFINEMENTS."""
     columns = np.unique(table, axis=1)  # bytes that no state tells apart: patterns have few of them
     block = accepting.astype(np.int64)
     blocks = len(np.unique(block))
-    while True:
+    for _ in range(MAX_REFINEMENTS):
         signature = np.concatenate([block[:, None], np.where(columns >= 0, block[columns], DEAD)], axis=1)
         _, block = np.unique(signature, axis=0, return_inverse=True)
         block = block.reshape(-1)
         if (count := int(block.max()) + 1) == blocks:
             return block
         blocks = count
+    return np.arange(len(table))
 
 
 def _numbered(table: Table, start: int, accepting: npt.NDArray[np.bool_], block: npt.NDArray[np.int64]) -> LeafAutomaton:

@@ -114,9 +114,7 @@ async def test_all_pages_of_an_older_server_are_read() -> None:
 
 
 async def test_a_command_that_does_not_exist() -> None:
-    with pytest.raises(
-        ToolError, match=r"(?s)'lost' \(no-such-command --flag\): did not start.*no-such-command: .*not found"
-    ):
+    with pytest.raises(ToolError, match=r"(?s)'lost' \(no-such-command --flag\): did not start.*no-such-command: .*not found"):
         async with ToolServers([TIME, ServerConfig("lost", "no-such-command", ("--flag",))]):
             pass
 
@@ -174,9 +172,7 @@ async def test_a_tool_that_raises_is_a_result() -> None:
 
 async def test_folder_and_environment_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "hidden")
-    config = ServerConfig(
-        MISBEHAVING.name, MISBEHAVING.command, MISBEHAVING.args, env={"GREETING": "hello"}, cwd=str(tmp_path)
-    )
+    config = ServerConfig(MISBEHAVING.name, MISBEHAVING.command, MISBEHAVING.args, env={"GREETING": "hello"}, cwd=str(tmp_path))
     async with ToolServers([config]) as servers:
         assert (await servers.call("folder", {})).text == f"{tmp_path} hello None"
 

@@ -74,9 +74,7 @@ def check_kernel_equals_reference(case: Case, device: str) -> None:
 def assert_equal_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
     integer = INTEGERS[got.dtype]
     differences = torch.nonzero(got.contiguous().view(integer) != expected.contiguous().view(integer))
-    assert not len(differences), (
-        f"{len(differences)} logits differ, the first at [slot, column] {differences[:5].tolist()}"
-    )
+    assert not len(differences), f"{len(differences)} logits differ, the first at [slot, column] {differences[:5].tolist()}"
 
 
 def list_cases() -> list[Case]:

@@ -30,9 +30,7 @@ def test_build_stays_in_registers(usages: dict[tuple[int, str], Usage], capabili
 
 @pytest.mark.parametrize("width", ["16-bit", "32-bit"])
 @pytest.mark.parametrize("capability", compile_ahead.CAPABILITIES)
-def test_aligned_build_moves_16_bytes_at_a_time(
-    usages: dict[tuple[int, str], Usage], capability: int, width: str
-) -> None:
+def test_aligned_build_moves_16_bytes_at_a_time(usages: dict[tuple[int, str], Usage], capability: int, width: str) -> None:
     """Each of 128 threads moves 32 logits in vectors; only the tail of a row goes one by one."""
     usage = usages[capability, f"mask_logits {width} aligned"]
     vectors = {"16-bit": 4, "32-bit": 8}[width]

@@ -122,15 +122,11 @@ def test_refuses_other_arguments(logits: torch.Tensor, rows: torch.Tensor, row_i
 
 @pytest.mark.parametrize(("words", "vocab_size", "limit"), [(2, -1, 40), (2, 41, 40), (1, 33, 32)])
 def test_refuses_vocab_size_without_bits_or_columns(words: int, vocab_size: int, limit: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"got vocab_size {vocab_size}, expected 0 to {limit} for rows of {words} words"
-    ):
+    with pytest.raises(ValueError, match=rf"got vocab_size {vocab_size}, expected 0 to {limit} for rows of {words} words"):
         mask_logits(torch.zeros(1, 40), torch.zeros(1, words, dtype=torch.int32), ids(0), vocab_size=vocab_size)
 
 
-def test_benchmark_says_that_there_is_no_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_benchmark_says_that_there_is_no_device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert benchmark.main([]) == 2
     assert "no CUDA device" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def rows_of(grammar: Grammar, vocabulary: Vocabulary) -> TokenRows:
 def unpacked(matcher: Matcher, vocabulary: Vocabulary) -> list[int]:
     packed = np.full(vocabulary.words, -1, np.int32)
     matcher.fill(packed)
-    return np.flatnonzero(np.unpackbits(packed.view(np.uint8), bitorder="little")).tolist()
+    return [int(token) for token in np.flatnonzero(np.unpackbits(packed.view(np.uint8), bitorder="little"))]
 
 
 @settings(max_examples=80, deadline=None)

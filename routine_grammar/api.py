@@ -1,0 +1,212 @@
+"""The public façade: compile a Routine or a grammar, take a turn, follow what is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.errors import RoutineError
+from routine_grammar.grammar.dialects import load_dialect
+from routine_grammar.grammar.json_schema import schema_to_grammar
+from routine_grammar.grammar.lark_reader import read_lark
+from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
+from routine_grammar.grammar.payload import dump_grammar
+from routine_grammar.grammar.regex import grammar_to_regex
+from routine_grammar.grammar.tree import Grammar as Tree
+from routine_grammar.grammar.tree import Leaf
+from routine_grammar.grammar.turn import TurnScope, live_keys, turn_grammar, whole_grammar
+from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.vocabulary import Vocabulary
+from routine_grammar.routine.checks import check, key_types
+from routine_grammar.routine.graph import START, Graph
+from routine_grammar.routine.ids import header_of
+from routine_grammar.routine.keys import SIGIL, MemoryKey
+from routine_grammar.routine.model import Routine, Step
+from routine_grammar.routine.tools import Tool
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A compiled grammar: what texts it allows, in several writings, and matchers that follow a sequence of tokens."""
+
+    tree: Tree
+
+    @cached_property
+    def lark(self) -> str:
+        """The grammar as Lark text."""
+        return grammar_to_lark(self.tree)
+
+    @cached_property
+    def regex(self) -> str:
+        """The grammar as one regular expression; raises `GrammarError` where it is recursive."""
+        return grammar_to_regex(self.tree)
+
+    @cached_property
+    def payload(self) -> str:
+        """What vLLM takes as `structured_outputs={"grammar": …}` where this package is installed."""
+        return dump_grammar(self.tree)
+
+    def lark_for(self, consumer: str, vocabulary: Vocabulary) -> str:
+        """The grammar as another library's Lark: `consumer` is "llguidance" (vLLM's guidance backend) or "lark".
+
+        Markers that are single tokens of `vocabulary` are written as the consumer wants them. Raises `ValueError` for an
+        unknown consumer.
+        """
+        return grammar_to_lark(self.tree, Flavour(consumer), vocabulary.special)
+
+    def accepts(self, text: str) -> bool:
+        """Whether `text` is a whole text of the grammar, markers written as their characters."""
+        return self._automaton.accepts(text.encode(errors="surrogatepass"))
+
+    def matcher(self, vocabulary: Vocabulary, budget: int | None = None) -> Matcher:
+        """A matcher for one sequence; with a `budget` of tokens, whatever it says ends whole within it.
+
+        Raises `GrammarError` where the budget is too small for any text.
+        """
+        return Matcher(self._rows(vocabulary), budget)
+
+    def fewest_tokens(self, vocabulary: Vocabulary) -> int:
+        """How many tokens the shortest text needs, the end-of-text token not counted."""
+        return self.matcher(vocabulary).fewest_tokens
+
+    def sampling_params(self, **vllm: Any) -> SamplingParams:
+        """vLLM's `SamplingParams` under this grammar, with vLLM's own arguments passed through."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        return SamplingParams(structured_outputs=StructuredOutputsParams(grammar=self.payload), **vllm)
+
+    @cached_property
+    def _automaton(self) -> Automaton:
+        return Automaton(self.tree)
+
+    def _rows(self, vocabulary: Vocabulary) -> TokenRows:
+        known = self.__dict__.setdefault("_rows_of", {})
+        if vocabulary not in known:
+            known[vocabulary] = TokenRows(Automaton(self.tree, vocabulary.special), VocabularyRows.shared(vocabulary))
+        rows: TokenRows = known[vocabulary]
+        return rows
+
+
+@dataclass(frozen=True)
+class Turn(Grammar):
+    """One constrained generation at a position: an optional thought, then a call of one of `steps`.
+
+    `steps` are the steps that may come next; `may_end`: a final answer may be given instead.
+    """
+
+    position: str
+    steps: tuple[Step, ...]
+    may_end: bool
+    headed: bool
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools that may be called, in the Routine's order."""
+        return tuple(dict.fromkeys(step.tool for step in self.steps if step.tool is not None))
+
+    @cached_property
+    def forced(self) -> str:
+        """The text that the turn begins with, whatever is decoded."""
+        pieces = self._automaton.forced_pieces(self._automaton.start())
+        return bytes(piece for piece in pieces if isinstance(piece, int)).decode(errors="ignore")
+
+    def step_taken(self, content: str | None, tool: str) -> Step:
+        """The step that a decoded call belongs to: by its header, the last line before the call, else by its tool.
+
+        Raises `RoutineError` where no step of this turn fits.
+        """
+        if self.headed:
+            last = (content or "").rstrip("\n").rpartition("\n")[2]
+            fitting = [step for step in self.steps if header_of(step.id) == last and step.tool == tool]
+        else:
+            fitting = [step for step in self.steps if step.tool == tool]
+        if len(fitting) != 1:
+            raise RoutineError(f"a call of {tool!r:.80} belongs to no step that may come after position {self.position!r}")
+        return fitting[0]
+
+
+@dataclass(frozen=True)
+class CompiledRoutine:
+    """A Routine checked against its tools, ready to give the grammar of any turn. Made by `compile_routine`."""
+
+    routine: Routine
+    scope: TurnScope
+    key_types: Mapping[str, Mapping[str, Any] | None]
+
+    @property
+    def graph(self) -> Graph:
+        """The position graph."""
+        return self.scope.graph
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that the Routine uses."""
+        used = dict.fromkeys(step.tool for step in self.routine if step.tool is not None)
+        return tuple(self.scope.tools[name] for name in used)
+
+    @cached_property
+    def lark(self) -> str:
+        """The whole Routine as one grammar in Lark, one rule a position, with every key that may be written by then."""
+        tree = whole_grammar(self.scope, {position: self._possible_keys(position) for position in self.graph.positions})
+        note = f"Routine {self.routine.name}, version {self.routine.version}, dialect {self.scope.dialect.name}"
+        return grammar_to_lark(tree, note=note)
+
+    def turn(self, position: str | None = None, memory: Iterable[MemoryKey | str] = ()) -> Turn:
+        """The turn at `position` (None: the start) with these live keys; a bare key has its declared type.
+
+        Raises `RoutineError` for an unknown position, `MemoryKeyError` where a step reads a key that is not live.
+        """
+        position = START if position is None else position
+        successors = self.graph.successors(position)
+        keys = live_keys(memory, self.key_types, SIGIL, self.scope.sigil)
+        tree = turn_grammar(self.scope, position, keys)
+        return Turn(tree, position, successors.steps, successors.may_end, self.scope.needs_header(successors))
+
+    def _possible_keys(self, position: str) -> Sequence[MemoryKey]:
+        _, sometimes = self.graph.keys_before(position)
+        spelled = sorted(self.scope.sigil + key.removeprefix(SIGIL) for key in sometimes)
+        return live_keys(spelled, self.key_types, SIGIL, self.scope.sigil)
+
+
+def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> CompiledRoutine:
+    """Check a Routine against its tools and make it ready for turns.
+
+    Raises `RoutineError` with all problems at once, `GrammarError` for an unknown dialect, `SchemaError` for a tool whose
+    schema can't be enforced exactly.
+    """
+    tools = tuple(tools)
+    problems = check(routine, tools)
+    if problems:
+        raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
+    scope = TurnScope(Graph.of(routine), {tool.name: tool for tool in tools}, load_dialect(dialect), sigil)
+    compiled = CompiledRoutine(routine, scope, key_types(scope.graph, tools))
+    for position in compiled.graph.positions:  # every schema and constant is met once, so that no turn fails on one
+        turn_grammar(scope, position, compiled._possible_keys(position))
+    return compiled
+
+
+def compile_schema(schema: Any) -> Grammar:
+    """The grammar of all JSON texts valid against a schema; raises `SchemaError`, `UnsupportedSchemaError`."""
+    return Grammar(schema_to_grammar(schema))
+
+
+def compile_lark(text: str) -> Grammar:
+    """A grammar from Lark text, beginning at `start`; raises `GrammarError` for what is malformed or not supported."""
+    grammar = Grammar(read_lark(text))
+    _ = grammar._automaton
+    return grammar
+
+
+def compile_regex(pattern: str) -> Grammar:
+    """The grammar of all texts that a regular expression matches whole; raises `GrammarError` where it can't be compiled."""
+    grammar = Grammar(Tree(Leaf("PATTERN", pattern)))
+    _ = grammar._automaton
+    return grammar

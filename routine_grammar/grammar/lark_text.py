@@ -1,0 +1,116 @@
+"""Grammar tree to Lark text: `lark` for readers and for our own reader, `llguidance` for vLLM's guidance backend.
+
+Rules are lower case; leaves and markers are terminals. Flavours differ in how a marker that is one token is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+
+MARKER_SUFFIX = "_MARKER"
+
+
+class Flavour(Enum):
+    """Whose Lark is written."""
+
+    LARK = "lark"
+    LLGUIDANCE = "llguidance"
+
+
+def grammar_to_lark(
+    grammar: Grammar, flavour: Flavour = Flavour.LARK, special: Mapping[str, int] | None = None, note: str = ""
+) -> str:
+    """The grammar as Lark text that begins at `start`, headed by the comment `note`.
+
+    `special` are the ids of the texts that are one token of the vocabulary it is meant for: llguidance takes their ids.
+    """
+    return _Writer(grammar, flavour, special or {}).text(note)
+
+
+class _Writer:
+    def __init__(self, grammar: Grammar, flavour: Flavour, special: Mapping[str, int]) -> None:
+        self._grammar = grammar
+        self._flavour = flavour
+        self._special = special
+        self._markers = _marker_names(sorted(grammar.markers()))
+
+    def text(self, note: str) -> str:
+        lines = [f"// {line}".rstrip() for line in note.splitlines()]
+        lines += [f"start: {self._alternatives(self._grammar.root)}"]
+        lines += [f"{name}: {self._alternatives(tree)}" for name, tree in self._grammar.rules.items()]
+        lines += [f"{name}: /{_slashed(pattern)}/" for name, pattern in self._grammar.leaves().items()]
+        lines += [f"{name}: {quoted(text)}" for text, name in self._markers.items() if not self._is_token(text)]
+        return "\n".join(lines) + "\n"
+
+    def _is_token(self, text: str) -> bool:
+        return self._flavour is Flavour.LLGUIDANCE and text in self._special
+
+    def _alternatives(self, node: Node) -> str:
+        if isinstance(node, Choice) and node.items:
+            return "\n    | ".join(self._sequence(item) for item in node.items)
+        return self._sequence(node)
+
+    def _sequence(self, node: Node) -> str:
+        if isinstance(node, Sequence):
+            return " ".join(self._atom(item) for item in node.items) or '""'
+        return self._atom(node)
+
+    def _atom(self, node: Node) -> str:
+        match node:
+            case Literal(text):
+                return quoted(text)
+            case Leaf(name, _):
+                return name
+            case Marker(text):
+                return f"<[{self._special[text]}]>" if self._is_token(text) else self._markers[text]
+            case Call(rule):
+                return rule
+            case Optional(item):
+                return f"{self._group(item)}?"
+            case Repeat(item, low, high):
+                return self._group(item) + self._count(low, high)
+            case Choice(()):
+                raise GrammarError("a choice without alternatives can't be written: it allows nothing")
+            case _:
+                return self._group(node)
+
+    def _group(self, node: Node) -> str:
+        if isinstance(node, Choice):
+            return "(" + " | ".join(self._sequence(item) for item in node.items) + ")"
+        if isinstance(node, Sequence | Optional | Repeat):
+            return f"({self._sequence(node)})"
+        return self._atom(node)
+
+    def _count(self, low: int, high: int | None) -> str:
+        if high is None and low < 2:
+            return "*+"[low]
+        if self._flavour is Flavour.LLGUIDANCE:
+            return f"{{{low},{'' if high is None else high}}}"
+        return f"~{low}..{high}" if high is not None else f"~{low}..{low}"
+
+
+def _marker_names(markers: list[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for text in markers:
+        word = re.sub(r"[^A-Z0-9]+", "_", text.replace("/", "END_").upper()).strip("_") or "A"
+        name, number = f"{word}{MARKER_SUFFIX}", 2
+        while name in names.values():
+            name, number = f"{word}_{number}{MARKER_SUFFIX}", number + 1
+        names[text] = name
+    return names
+
+
+def quoted(text: str) -> str:
+    """A Lark string literal."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return '"' + "".join(escapes.get(char) or (char if char >= " " else f"\\x{ord(char):02x}") for char in text) + '"'
+
+
+def _slashed(pattern: str) -> str:
+    """A pattern between slashes: its own slashes escaped, its line breaks spelled."""
+    return re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n")

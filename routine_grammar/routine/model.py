@@ -1,0 +1,207 @@
+"""The Routine: ordered steps, each one use of a tool, with branches under conditions. Knows no tool but by its name.
+
+run     a step's tool runs, then its branches are considered: at most one is taken, `otherwise` where no condition holds
+resume  a branch that ends without `finish` resumes at the step after the branching one, at that one's level
+end     after a step with `finish`, or past the mainline's last step
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path as FilePath
+from typing import Any
+
+from routine_grammar.errors import RoutineError
+from routine_grammar.routine.ids import Path
+from routine_grammar.routine.keys import IMPLICIT_OUTPUT
+from routine_grammar.routine.problems import Origin, nearest, problem_at, refuse
+
+MAX_NESTING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An input of a Routine or an output of a step.
+
+    `schema` None: no type is declared. `pointer`: JSON Pointer into the tool's result, "" for all of it.
+    """
+
+    name: str
+    schema: Mapping[str, Any] | None = None
+    description: str = ""
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An argument that is always this JSON value."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An argument that is exactly this memory key."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnyKey:
+    """An argument that is any live key of a compatible type, never a literal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """An argument that the model writes, never a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Omit:
+    """An optional argument that is left out."""
+
+
+Source = Constant | Key | AnyKey | Literal | Omit
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Steps to take under a condition, or otherwise."""
+
+    condition: str | None = None
+    otherwise: bool = False
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One use of a tool; without a tool, an announced check that only branches and takes no turn.
+
+    An argument that is not listed is a literal or any live key of a compatible type. The Routine computes `id`.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    tool: str | None = None
+    arguments: Mapping[str, Source] = field(default_factory=dict)
+    outputs: tuple[Variable, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    finish: bool = False
+
+    @property
+    def written(self) -> tuple[Variable, ...]:
+        """The outputs that stand in memory after the step: the declared ones, or else `result`."""
+        if self.tool is None:
+            return ()
+        return self.outputs or (Variable(IMPLICIT_OUTPUT),)
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """The most characters of free thought before a call where one step may come next, and where several may."""
+
+    linear: int = 0
+    branch: int = 256
+
+
+class Header(Enum):
+    """When a step's header is decoded before its call."""
+
+    AUTO = "auto"  # where two of the steps that may come next share a tool
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A written procedure. Iterating gives every step in document order; step ids are computed here.
+
+    Raises `RoutineError` where branches are nested deeper than `MAX_NESTING`; what else can be wrong, `check` tells.
+    """
+
+    name: str
+    description: str = ""
+    inputs: tuple[Variable, ...] = ()
+    steps: tuple[Step, ...] = ()
+    thought: Thought = Thought()
+    header: Header = Header.AUTO
+    origin: Origin = field(default_factory=Origin, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        path = _too_deep(self.steps, ("steps",), 0)
+        if path is not None:
+            message = f"branches are nested deeper than {MAX_NESTING}"
+            raise refuse(self.name, self.origin, [problem_at(self.name, path, message, self.origin)])
+        object.__setattr__(self, "steps", _numbered(self.steps, ""))
+
+    def __iter__(self) -> Iterator[Step]:
+        return _walk(self.steps)
+
+    @classmethod
+    def load(cls, path: str | FilePath) -> Routine:
+        """Read a Routine from a file, by its suffix (.yaml, .yml, .json, .txt, .md) or else by its content.
+
+        Raises `RoutineError` with one line per problem.
+        """
+        from routine_grammar.routine.reading import load_routine
+
+        return load_routine(FilePath(path))
+
+    @classmethod
+    def parse(cls, text: str) -> Routine:
+        """Read a Routine from its text form, JSON or YAML, whichever it looks like; raises `RoutineError`."""
+        from routine_grammar.routine.reading import parse_routine
+
+        return parse_routine(text)
+
+    @property
+    def version(self) -> str:
+        """Eight hex digits that change with anything in the Routine."""
+        from routine_grammar.routine.forms import routine_to_document
+
+        canonical = json.dumps(routine_to_document(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+    def step(self, step_id: str) -> Step:
+        """Return the step of this id; raises `RoutineError` where there is none."""
+        steps = {step.id: step for step in self}
+        if step_id not in steps:
+            near = nearest(step_id, steps)
+            raise RoutineError(
+                f"routine {self.name!r} has no step {step_id[:80]!r}" + (f"; did you mean {near!r}?" if near else "")
+            )
+        return steps[step_id]
+
+
+def _walk(steps: tuple[Step, ...]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        for branch in step.branches:
+            yield from _walk(branch.steps)
+
+
+def _too_deep(steps: tuple[Step, ...], path: Path, nesting: int) -> Path | None:
+    """Return the path of the first step that is nested too deep, or None; looks no deeper than one level too deep."""
+    if nesting > MAX_NESTING:
+        return path[:-3]
+    for index, step in enumerate(steps):
+        for number, branch in enumerate(step.branches):
+            found = _too_deep(branch.steps, (*path, index, "branches", number, "steps"), nesting + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _numbered(steps: tuple[Step, ...], prefix: str) -> tuple[Step, ...]:
+    return tuple(_with_id(step, f"{prefix}{number}") for number, step in enumerate(steps, 1))
+
+
+def _with_id(step: Step, step_id: str) -> Step:
+    branches = tuple(
+        replace(branch, steps=_numbered(branch.steps, f"{step_id}-{number}_")) for number, branch in enumerate(step.branches, 1)
+    )
+    return replace(step, id=step_id, branches=branches)

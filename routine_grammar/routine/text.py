@@ -1,0 +1,308 @@
+"""The text form of a Routine, line by line as `grammars/routine.lark` has it, to its document and back.
+
+Only the headers' ids tell where a step belongs. Text before `<routines>` and after `</routines>` is passed over. What a
+line can't hold bare is written as a JSON string, so that writing and reading back changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+from lark import Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from routine_grammar.errors import RoutineError
+from routine_grammar.routine.documents import Document, parse_json
+from routine_grammar.routine.ids import Path, branch_step_id, branches_around, header_of, path_of, step_id_of
+from routine_grammar.routine.model import (
+    MAX_NESTING,
+    AnyKey,
+    Constant,
+    Header,
+    Key,
+    Literal,
+    Omit,
+    Routine,
+    Source,
+    Step,
+    Thought,
+    Variable,
+)
+from routine_grammar.routine.parsers import load_parser
+from routine_grammar.routine.problems import MAX_REPORTED
+
+MAX_LINES = 10_000
+
+_BEGINNINGS = (
+    "a line that begins with Step <n>., Branch <id> Step <i>., Argument, Output, Finish, "
+    "Routine:, Description:, Input, Thought: or Header:"
+)
+_EXPECTED = {
+    "BARE_NAME": "the step's name",
+    "COLON": "':'",
+    "IF": "'If <condition>,'",
+    "OTHERWISE": "'Otherwise,'",
+    "TOOL": "the tool's name",
+    "LABEL": "the parameter's name",
+    "NAME": "a name",
+    "AT": "'at <JSON Pointer>'",
+    "POINTER": "a JSON Pointer",
+    "LPAR": "'(<description>)'",
+    "NOTE": "a description",
+    "RPAR": "')'",
+    "KEY": "a memory key",
+    "JSON": "a JSON value",
+    "INT": "a whole number",
+    "LINEAR": "'linear'",
+    "BRANCH": "'branch'",
+    "WORD": "auto or always",
+    "REST": "a text",
+    "CONSTANT": "'constant <JSON>'",
+    "LITERAL": "'literal'",
+    "OMIT": "'omit'",
+    "ANY": "'any key'",
+    "$END": "the end of the line",
+}
+_ENDS_LIKE_A_TOOL = re.compile(r"[Uu]se the .*tool\.?$")
+_STEM = re.compile("[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+def read_text(text: str, file: str) -> Document:
+    """Read the text form into a document; raises `RoutineError` with one line per problem."""
+    lines = text.split("\n")
+    if len(lines) > MAX_LINES:
+        raise RoutineError(f"{file}: {len(lines)} lines, expected at most {MAX_LINES}")
+    reader = _Reader(file)
+    for number, line in _inside_tags(lines):
+        reader.read(number, line)
+    return reader.document()
+
+
+def _inside_tags(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines that say something, each with its number."""
+    stripped = [line.strip() for line in lines]
+    first = stripped.index("<routines>") + 1 if "<routines>" in stripped else 0
+    for number, line in enumerate(stripped[first:], first + 1):
+        if line == "</routines>":
+            return
+        if line:
+            yield number, line
+
+
+class _Reader:
+    """Builds the document of the lines read so far; `_step` is the step that detail lines belong to."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._routine: dict[str, Any] = {"steps": []}
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._step: tuple[str, dict[str, Any]] | None = None
+        self._lines: dict[Path, int] = {}
+        self._problems: list[str] = []
+
+    def document(self) -> Document:
+        """Return the document; raises `RoutineError` with one line per problem."""
+        if self._problems:
+            count = f"{len(self._problems)} malformed line{'s' if len(self._problems) != 1 else ''}"
+            raise RoutineError(f"{self._file}: {count}", tuple(self._problems[:MAX_REPORTED]))
+        stem = FilePath(self._file).stem
+        self._routine.setdefault("name", stem if _STEM.fullmatch(stem) else "routine")
+        return Document(self._routine, self._lines)
+
+    def read(self, number: int, line: str) -> None:
+        """Read one line into the document, or keep what is wrong with it."""
+        try:
+            tree = load_parser("routine", "line").parse(line, start="line")
+            self._add(number, tree)
+        except UnexpectedInput as error:
+            self._problems.append(f"{self._file}:{number}: {_complaint(error, line)}")
+        except ValueError as error:
+            self._problems.append(f"{self._file}:{number}: {error}")
+
+    def _add(self, number: int, tree: Tree[Token]) -> None:
+        first = tree.children[0] if tree.children else None
+        parts = {child.data: _value(child) for child in tree.children if isinstance(child, Tree)}
+        match tree.data:
+            case "step":
+                self._add_step(number, step_id_of(" ".join(str(first)[:-1].split())), parts)
+            case "argument":
+                self._detail(number, _token_value(first), _source(parts), "arguments")
+            case "output":
+                self._detail(number, parts.pop("name"), _variable(parts), "outputs")
+            case "finish":
+                self._detail(number, "finish", True)
+            case "input":
+                self._set(number, self._routine, (), parts.pop("name"), _variable(parts), "inputs")
+            case "thought":
+                linear, branch = (int(str(token)) for token in tree.children)
+                self._set(number, self._routine, (), "thought", {"linear": linear, "branch": branch})
+            case kind:
+                field = {"title": "name", "about": "description"}.get(kind, kind)
+                self._set(number, self._routine, (), field, _token_value(first))
+
+    def _add_step(self, number: int, step_id: str, parts: dict[str, Any]) -> None:
+        self._step = None
+        step = {"name": parts["step_name"], "description": parts.get("text", "")}
+        if "tool" in parts:
+            step["tool"] = parts["tool"]
+        self._place_for(step_id, parts).append(step)
+        self._steps[step_id] = step
+        self._step = (step_id, step)
+        self._lines[path_of(step_id)] = number
+
+    def _place_for(self, step_id: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the list that a step belongs to the end of; raises `ValueError` where it is not next in it."""
+        around = branches_around(step_id)
+        if not around:
+            steps: list[dict[str, Any]] = self._routine["steps"]
+            _require_next(step_id, [str(len(steps) + 1)])
+            return steps
+        check, branch = around[-1]
+        if len(around) > MAX_NESTING:
+            raise ValueError(f"branches are nested {len(around)} deep, expected at most {MAX_NESTING}")
+        if check not in self._steps:
+            raise ValueError(f"{header_of(step_id)} stands before {header_of(check)}, which it branches from")
+        branches = self._steps[check].setdefault("branches", [])
+        expected = [branch_step_id(check, len(branches) + 1, 1)]
+        expected += [branch_step_id(check, n, len(each["steps"]) + 1) for n, each in enumerate(branches, 1)]
+        _require_next(step_id, expected)
+        if branch > len(branches):
+            guard = {"otherwise": True} if "otherwise" in parts else {"if": parts["condition"]}
+            branches.append({**guard, "steps": []})
+        placed: list[dict[str, Any]] = branches[branch - 1]["steps"]
+        return placed
+
+    def _detail(self, number: int, name: str, value: object, group: str | None = None) -> None:
+        if self._step is None:
+            raise ValueError("expected a well-formed Step or Branch line before this one")
+        step_id, step = self._step
+        self._set(number, step, path_of(step_id), name, value, group)
+
+    def _set(self, number: int, fields: dict[str, Any], path: Path, name: str, value: object, group: str | None = None) -> None:
+        """Set a field, or an entry of the group of that name; raises `ValueError` where it is there already."""
+        if group is not None:
+            fields, path = fields.setdefault(group, {}), (*path, group)
+        if name in fields:
+            raise ValueError(f"{name[:80]!r} is given twice" + (f" in {group}" if group else ""))
+        fields[name] = value
+        self._lines[(*path, name)] = number
+
+
+def _require_next(step_id: str, expected: list[str]) -> None:
+    if step_id not in expected:
+        last = " or ".join(header_of(each) for each in (expected[0], *expected[1:][-1:]))
+        raise ValueError(f"{header_of(step_id)} is out of order; expected {last} here")
+
+
+def _value(tree: Tree[Token]) -> Any:
+    return _token_value(tree.children[0]) if tree.children else True
+
+
+def _token_value(token: Tree[Token] | Token | None) -> Any:
+    assert isinstance(token, Token)
+    if token.type in {"QUOTED", "JSON"}:
+        try:
+            return parse_json(str(token))
+        except ValueError as error:
+            raise ValueError(f"invalid JSON {str(token)[:60]!r}: {error}") from error
+    return str(token).strip("`") if token.type == "TOOL" else str(token).strip()
+
+
+def _source(parts: dict[str, Any]) -> Any:
+    match parts:
+        case {"constant": value}:
+            return {"const": value}
+        case {"key": key}:
+            return {"key": key}
+    return next(word for rule, word in (("any_key", "key"), ("omit", "omit"), ("literal", "literal")) if rule in parts)
+
+
+def _variable(parts: dict[str, Any]) -> dict[str, Any]:
+    fields = {"schema": "schema", "note": "description", "pointer": "pointer"}
+    return {field: parts[part] for part, field in fields.items() if part in parts}
+
+
+def _complaint(error: UnexpectedInput, line: str) -> str:
+    names: set[str] = set()
+    if isinstance(error, UnexpectedCharacters):
+        names = set(error.allowed or ())
+    elif isinstance(error, UnexpectedToken):
+        names = set(error.accepts or error.expected)
+    at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+    start = len(line) if at_end else max(error.column - 1, 0)
+    expected = ", ".join(sorted(_EXPECTED[name] for name in names if name in _EXPECTED))
+    got = repr(line[start : start + 60]) if start < len(line) else "the end of the line"
+    return f"expected {_BEGINNINGS if start == 0 else expected or 'another text'}; got {got}"
+
+
+def to_text(routine: Routine) -> str:
+    """Return a Routine in its text form."""
+    lines = ["<routines>", f"Routine: {_bare(routine.name)}"]
+    if routine.description:
+        lines.append(f"Description: {_bare(routine.description)}")
+    lines += [f"Input {variable.name}{_variable_text(variable)}" for variable in routine.inputs]
+    if routine.thought != Thought():
+        lines.append(f"Thought: linear {routine.thought.linear}, branch {routine.thought.branch}.")
+    if routine.header is not Header.AUTO:
+        lines.append(f"Header: {routine.header.value}.")
+    for step in routine.steps:
+        lines += _step_lines(step, "", "")
+    return "\n".join([*lines, "</routines>", ""])
+
+
+def _step_lines(step: Step, indent: str, guard: str) -> Iterator[str]:
+    body = guard + _body(step.description, step.tool)
+    yield f"{indent}{header_of(step.id)}. {_bare(step.name, ':')}" + (f": {body.strip()}" if body else "")
+    deeper = indent + "    "
+    for name, source in step.arguments.items():
+        yield f"{deeper}Argument {_bare(name, ' :')}: {_source_text(source)}"
+    for variable in step.outputs:
+        yield f"{deeper}Output {variable.name}{_variable_text(variable)}"
+    if step.finish:
+        yield f"{deeper}Finish."
+    for branch in step.branches:
+        guard = "Otherwise, " if branch.otherwise else f"If {_bare(branch.condition or '', ',')}, "
+        for first, inner in enumerate(branch.steps):
+            yield from _step_lines(inner, deeper, "" if first else guard)
+
+
+def _body(description: str, tool: str | None) -> str:
+    text = _bare(description) if description else ""
+    if description and (_ENDS_LIKE_A_TOOL.search(text) or text[0] in ";," or text[-1] in ";,"):
+        text = json.dumps(description, ensure_ascii=False)
+    if tool is None:
+        return text
+    named = f"the {_bare(tool, ' `')} tool."
+    if not text:
+        return f"use {named}"
+    return f"{text} Use {named}" if text[-1] in '.!?"' else f"{text}; use {named}"
+
+
+def _variable_text(variable: Variable) -> str:
+    pointer = f" at {_bare(variable.pointer, ' (:')}" if variable.pointer else ""
+    note = f" ({_bare(variable.description, '()')})" if variable.description else ""
+    schema = "" if variable.schema is None else f": {json.dumps(variable.schema, ensure_ascii=False)}"
+    return pointer + note + schema
+
+
+def _source_text(source: Source) -> str:
+    match source:
+        case Constant(value):
+            return f"constant {json.dumps(value, ensure_ascii=False)}"
+        case Key(key):
+            return f"key {_bare(key, ' ')}"
+        case AnyKey():
+            return "any key"
+        case Literal():
+            return "literal"
+        case Omit():
+            return "omit"
+
+
+def _bare(text: str, taken: str = "") -> str:
+    """Return a text as it is where a line can hold it, else as a JSON string; `taken` has another meaning there."""
+    bare = text and text.isprintable() and text == text.strip() and not set(text) & {'"', *taken}
+    return text if bare else json.dumps(text, ensure_ascii=False)

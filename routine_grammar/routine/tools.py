@@ -1,0 +1,160 @@
+"""A tool as its MCP server describes it: name, input and output JSON Schema, and hints. Imports no MCP library.
+
+Read from an SDK's object or from recorded JSON; what is malformed is a `ToolError` that names the tool and the field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from routine_grammar.errors import SchemaError, ToolError
+from routine_grammar.routine.model import Variable
+from routine_grammar.routine.types import TEXT
+from routine_grammar.routine.values import pointer_parts, resolve, schema_problem, subschema
+
+MAX_RECORD_BYTES = 16 * 2**20
+MAX_TOOL_NAME_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool; a hint is None where the server gives none."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any] | None = None
+    read_only: bool | None = None
+    destructive: bool | None = None
+    idempotent: bool | None = None
+
+    @classmethod
+    def from_mcp(cls, obj: object) -> Tool:
+        """Read an MCP tool: an SDK's object or a mapping, its fields in camel or snake case; raises `ToolError`."""
+        name = _field(obj, "name")
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_TOOL_NAME_LENGTH or not name.isprintable():
+            raise ToolError(f"tool {str(name)[:80]!r}, field name: expected 1 to {MAX_TOOL_NAME_LENGTH} printable characters")
+        description = _field(obj, "description")
+        if description is not None and not isinstance(description, str):
+            raise ToolError(f"tool {name!r}, field description: expected text, got {type(description).__name__}")
+        hints = _field(obj, "annotations")
+        return cls(
+            name=name,
+            description=description or "",
+            input_schema=_input_schema(name, _field(obj, "inputSchema", "input_schema")),
+            output_schema=_output_schema(name, _field(obj, "outputSchema", "output_schema")),
+            read_only=_hint(name, hints, "readOnlyHint", "read_only_hint"),
+            destructive=_hint(name, hints, "destructiveHint", "destructive_hint"),
+            idempotent=_hint(name, hints, "idempotentHint", "idempotent_hint"),
+        )
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The schema of each parameter, as written in the input schema."""
+        found: Mapping[str, Any] = self.input_schema.get("properties", {})
+        return found
+
+    def parameter_schema(self, name: str) -> Mapping[str, Any]:
+        """Return a parameter's schema as a schema of its own; raises `ToolError` where there is no such parameter."""
+        if name not in self.parameters:
+            raise ToolError(f"tool {self.name!r} has no parameter {name[:80]!r}; it has {', '.join(self.parameters)}")
+        return subschema(self.input_schema, self.parameters[name])
+
+    def output_type(self, variable: Variable) -> Mapping[str, Any] | None:
+        """Return an output's type: the declared one, or what the tool's output schema says at its pointer.
+
+        A tool without an output schema gives text. None where nothing is known of the value. Raises `SchemaError` where
+        the pointer names nothing in the output schema.
+        """
+        if variable.schema is not None:
+            return variable.schema
+        if self.output_schema is None:
+            return TEXT if not variable.pointer else None
+        return schema_at(self.output_schema, variable.pointer)
+
+
+def schema_at(root: Mapping[str, Any], pointer: str) -> Mapping[str, Any] | None:
+    """Return the schema of what a JSON Pointer names in values of the schema `root`; None where the schema is silent.
+
+    Raises `SchemaError` where an object's schema lists its properties and the pointer's is not among them.
+    """
+    part: Any = root
+    for name in pointer_parts(pointer):
+        for _ in range(100):
+            if not isinstance(part, Mapping) or "$ref" not in part:
+                break
+            part = resolve(part["$ref"], root)
+        if not isinstance(part, Mapping):
+            return None
+        if name in part.get("properties", {}):
+            part = part["properties"][name]
+        elif "properties" in part and not part.get("additionalProperties"):
+            raise SchemaError(f"no property {name!r}; there are {', '.join(part['properties'])}", pointer=pointer)
+        elif name.isdecimal() and isinstance(part.get("items"), Mapping):
+            part = part["items"]
+        else:
+            return None
+    return subschema(root, part)
+
+
+def load_tools(path: str | Path) -> tuple[Tool, ...]:
+    """Read a recorded tool list in JSON: a list of MCP tools, or {"tools": [...]}; other fields are passed over.
+
+    Raises `ToolError` naming the file, and the tool and field where one is malformed.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise ToolError(f"{path}: larger than {MAX_RECORD_BYTES} bytes")
+        recorded = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ToolError(f"{path}: can't be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ToolError(f"{path}: no JSON in UTF-8: {error}") from error
+    if isinstance(recorded, dict):
+        recorded = recorded.get("tools")
+    if not isinstance(recorded, list):
+        raise ToolError(f'{path}: expected a list of MCP tools, or {{"tools": [...]}}')
+    try:
+        return tuple(Tool.from_mcp(tool) for tool in recorded)
+    except ToolError as error:
+        raise ToolError(f"{path}: {error}") from error
+
+
+def _field(obj: object, *names: str) -> Any:
+    for name in names:
+        value = obj.get(name) if isinstance(obj, Mapping) else getattr(obj, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _input_schema(tool: str, schema: Any) -> Mapping[str, Any]:
+    if schema is None:
+        raise ToolError(f"tool {tool!r}, field inputSchema: missing; expected a JSON Schema of type object")
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        raise ToolError(f"tool {tool!r}, field inputSchema: expected a JSON Schema of type object")
+    return _checked(tool, "inputSchema", schema)
+
+
+def _output_schema(tool: str, schema: Any) -> Mapping[str, Any] | None:
+    return None if schema is None else _checked(tool, "outputSchema", schema)
+
+
+def _checked(tool: str, name: str, schema: Any) -> Mapping[str, Any]:
+    problem = schema_problem(schema)
+    if problem:
+        raise ToolError(f"tool {tool!r}, field {name}: {problem}")
+    checked: Mapping[str, Any] = schema
+    return checked
+
+
+def _hint(tool: str, hints: object, *names: str) -> bool | None:
+    value = None if hints is None else _field(hints, *names)
+    if value is not None and not isinstance(value, bool):
+        raise ToolError(f"tool {tool!r}, field annotations.{names[0]}: expected true or false, got {value!r}")
+    return value

@@ -1,0 +1,113 @@
+"""JSON Schemas applied to JSON values, and the local references and pointers inside them.
+
+A schema never fetches anything: a reference that leaves it is a `SchemaError`. Knows no Routine and no tool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import unquote
+
+import jsonschema.exceptions
+from jsonschema import Draft202012Validator
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from routine_grammar.errors import SchemaError
+
+_DATA_KEYWORDS = frozenset({"const", "enum", "default", "examples"})
+
+
+def value_fits(value: object, schema: Mapping[str, Any] | None) -> bool:
+    """Tell whether a JSON value is valid against a schema; raises `SchemaError` where the schema can't be applied."""
+    return misfit(value, schema) is None
+
+
+def misfit(value: object, schema: Mapping[str, Any] | None) -> str | None:
+    """Return why a JSON value is invalid against a schema, or None where it is valid."""
+    if not schema:
+        return None
+    try:
+        error = jsonschema.exceptions.best_match(_validator(schema).iter_errors(cast(Any, value)))
+    except Unresolvable as unresolved:
+        raise SchemaError(f"$ref {unresolved.ref!r} can't be resolved within the schema") from unresolved
+    except RecursionError as recursion:
+        raise SchemaError("the schema's $ref never ends, or the value is nested too deeply") from recursion
+    return None if error is None else error.message
+
+
+def schema_problem(schema: object) -> str | None:
+    """Return why something is no JSON Schema, or None where it is one."""
+    if not isinstance(schema, Mapping):
+        return "expected a JSON Schema (an object)"
+    checked = json.loads(json.dumps(schema)) if not isinstance(schema, dict) else schema
+    try:
+        validator_for(checked, default=Draft202012Validator).check_schema(checked)
+    except jsonschema.exceptions.SchemaError as error:
+        return f"invalid JSON Schema at {error.json_path}: {error.message[:200]}"
+    except RecursionError:
+        return "nested too deeply for a JSON Schema"
+    return None
+
+
+def resolve(ref: str, root: Mapping[str, Any]) -> Any:
+    """Return what a local reference (`#/…`) names; raises `SchemaError` where it names nothing."""
+    if not ref.startswith("#"):
+        raise SchemaError(f"$ref {ref!r} leaves the schema; only local references (#/…) are read")
+    return at_pointer(root, unquote(ref[1:]))
+
+
+def at_pointer(document: Any, pointer: str) -> Any:
+    """Return what a JSON Pointer names in a JSON document; raises `SchemaError` where it names nothing."""
+    found = document
+    for part in pointer_parts(pointer):
+        if isinstance(found, Mapping) and part in found:
+            found = found[part]
+        elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            raise SchemaError(f"nothing stands at {part!r}", pointer=pointer)
+    return found
+
+
+def pointer_parts(pointer: str) -> list[str]:
+    """Return the unescaped parts of a JSON Pointer; raises `SchemaError` where it isn't one."""
+    if pointer and not pointer.startswith("/"):
+        raise SchemaError("a JSON Pointer is empty or begins with '/'", pointer=pointer)
+    return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+
+
+def subschema(root: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
+    """Return a part of a schema as a schema of its own: where it has references, the root comes along in `$defs`."""
+    if part is True:
+        return {}
+    if part is False:
+        return {"not": {}}
+    if '"$ref"' not in json.dumps(part):
+        return dict(part)
+    return {**_rerooted(part), "$defs": {"root": _rerooted(root)}}
+
+
+def _rerooted(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_rerooted(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {key: _rerooted_keyword(key, value) for key, value in schema.items()}
+
+
+def _rerooted_keyword(key: str, value: Any) -> Any:
+    if key == "$ref" and isinstance(value, str) and value.startswith("#"):
+        return "#/$defs/root" + value[1:]
+    return value if key in _DATA_KEYWORDS else _rerooted(value)
+
+
+def _validator(schema: Mapping[str, Any]) -> Validator:
+    # The empty registry keeps a schema from fetching anything by its references.
+    kind = validator_for(schema, default=Draft202012Validator)
+    registry: Registry[Any] = Registry()
+    return kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
