@@ -23,7 +23,6 @@ from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, key_types
 from routine_grammar.routine.graph import START, Graph
-from routine_grammar.routine.ids import header_of
 from routine_grammar.routine.keys import SIGIL, MemoryKey
 from routine_grammar.routine.model import Routine, Step
 from routine_grammar.routine.tools import Tool
@@ -105,7 +104,6 @@ class Turn(Grammar):
     position: str
     steps: tuple[Step, ...]
     may_end: bool
-    headed: bool
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -117,20 +115,6 @@ class Turn(Grammar):
         """The text that the turn begins with, whatever is decoded."""
         pieces = self._automaton.forced_pieces(self._automaton.start())
         return bytes(piece for piece in pieces if isinstance(piece, int)).decode(errors="ignore")
-
-    def step_taken(self, content: str | None, tool: str) -> Step:
-        """The step that a decoded call belongs to: by its header, the last line before the call, else by its tool.
-
-        Raises `RoutineError` where no step of this turn fits.
-        """
-        if self.headed:
-            last = (content or "").rstrip("\n").rpartition("\n")[2]
-            fitting = [step for step in self.steps if header_of(step.id) == last and step.tool == tool]
-        else:
-            fitting = [step for step in self.steps if step.tool == tool]
-        if len(fitting) != 1:
-            raise RoutineError(f"a call of {tool!r:.80} belongs to no step that may come after position {self.position!r}")
-        return fitting[0]
 
 
 @dataclass(frozen=True)
@@ -168,7 +152,7 @@ class CompiledRoutine:
         successors = self.graph.successors(position)
         keys = live_keys(memory, self.key_types, SIGIL, self.scope.sigil)
         tree = turn_grammar(self.scope, position, keys)
-        return Turn(tree, position, successors.steps, successors.may_end, self.scope.needs_header(successors))
+        return Turn(tree, position, successors.steps, successors.may_end)
 
     def _possible_keys(self, position: str) -> Sequence[MemoryKey]:
         _, sometimes = self.graph.keys_before(position)

@@ -48,11 +48,6 @@ class TurnScope:
         """The JSON terminals of these turns."""
         return turn_form(self.dialect.markers, self.sigil)
 
-    def needs_header(self, successors: Successors) -> bool:
-        """Whether a step's header comes before its call: where its tool alone does not tell the step, or where asked for."""
-        tools = [step.tool for step in successors.steps]
-        return len(set(tools)) < len(tools) or self.graph.routine.header is model.Header.ALWAYS
-
     def thought_limit(self, successors: Successors) -> int:
         """The most characters of thought before the call."""
         thought = self.graph.routine.thought
@@ -105,7 +100,7 @@ class _TurnMaker:
         if len(keys) > MAX_KEYS or len(successors.steps) > MAX_STEPS_PER_TURN:
             counts = f"{len(keys)} live keys and {len(successors.steps)} steps"
             raise GrammarTooLargeError(f"a turn with {counts}; the bounds are {MAX_KEYS} and {MAX_STEPS_PER_TURN}")
-        headed = self.scope.needs_header(successors)
+        headed = self.scope.graph.is_headed(position)
         if headed and not self.scope.dialect.leading_text:
             raise RoutineError(
                 f"at position {position!r} a step's header is needed before its call, and dialect "

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from routine_grammar.errors import RoutineError
+from routine_grammar.routine.ids import header_of
 from routine_grammar.routine.keys import ParsedKey
-from routine_grammar.routine.model import Routine, Step, Variable
+from routine_grammar.routine.model import Header, Routine, Step, Variable
 from routine_grammar.routine.problems import nearest
 
 START = "start"
@@ -63,6 +64,28 @@ class Graph:
     def successors(self, position: str) -> Successors:
         """Return what may come next; raises `RoutineError` for an unknown position."""
         return self._successors[self._checked(position)]
+
+    def is_headed(self, position: str) -> bool:
+        """Whether a step's header is decoded before its call: where its tool alone does not tell the step, or if asked for."""
+        tools = [step.tool for step in self.successors(position).steps]
+        return len(set(tools)) < len(tools) or (bool(tools) and self.routine.header is Header.ALWAYS)
+
+    def step_taken(self, position: str, content: str | None, tool: str) -> Step:
+        """Return the step that a call decoded at `position` belongs to, by its header (the last line of `content`) or tool.
+
+        Raises `RoutineError` where no step that may come next fits.
+        """
+        fitting = [step for step in self.successors(position).steps if step.tool == tool]
+        if self.is_headed(position):
+            header = (content or "").rstrip("\n").rpartition("\n")[2]
+            fitting = [step for step in fitting if header_of(step.id) == header]
+        if len(fitting) != 1:
+            legal = ", ".join(f"{header_of(step.id)} ({step.tool})" for step in self.successors(position).steps) or "the end"
+            raise RoutineError(
+                f"routine {self.routine.name!r}: a call of {tool[:80]!r} at position {position!r} is no step that may come "
+                f"next; those are {legal}"
+            )
+        return fitting[0]
 
     def keys_before(self, position: str) -> tuple[frozenset[str], frozenset[str]]:
         """Return the keys written on every path, and on some path, from the start up to and including a position.
