@@ -76,11 +76,15 @@ class Grammar:
         return self.matcher(vocabulary).fewest_tokens
 
     def sampling_params(self, **vllm: Any) -> SamplingParams:
-        """vLLM's `SamplingParams` under this grammar, with vLLM's own arguments passed through."""
+        """vLLM's `SamplingParams` under this grammar, with vLLM's own arguments passed through.
+
+        `max_tokens` is 1,024 where it is not given: vLLM's own default of 16 is less than most calls need.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        return SamplingParams(structured_outputs=StructuredOutputsParams(grammar=self.payload), **vllm)
+        constraint = StructuredOutputsParams(grammar=self.payload)
+        return SamplingParams(structured_outputs=constraint, **{"max_tokens": 1024, **vllm})
 
     @cached_property
     def _automaton(self) -> Automaton:

@@ -25,6 +25,11 @@ MAX_PAYLOAD_CHARS = 16 * 2**20
 _VERSION = 1
 
 
+def is_payload(text: object) -> bool:
+    """Whether a text is a grammar of ours, as `dump_grammar` writes it."""
+    return isinstance(text, str) and text.startswith(PREFIX)
+
+
 def dump_grammar(grammar: Grammar) -> str:
     """The grammar as one line of text."""
     document = {

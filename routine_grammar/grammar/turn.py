@@ -121,7 +121,7 @@ class _TurnMaker:
 
     def _thought(self, limit: int) -> Node:
         """One line of free text."""
-        text = Leaf(f"THOUGHT_{limit}", rf"[^\n{re.escape(self._leads())}]{{1,{limit}}}")
+        text = Leaf(f"THOUGHT_{limit}", rf"[^\x00-\x1f{re.escape(self._leads())}]{{1,{limit}}}")
         return sequence(Literal(THOUGHT), text, Literal("\n"))
 
     def _answer(self) -> Leaf:

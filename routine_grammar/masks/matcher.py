@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,13 +17,14 @@ class Matcher:
     """Follows one sequence. `budget` is how many tokens it may have in all; None: as many as it likes.
 
     Within a budget only tokens are allowed after which the rest still suffices to end the text, so that a sequence cut off
-    by it is whole. Raises `GrammarError` where not even the shortest text fits the budget.
+    by it is whole. Raises `GrammarError` where not even the shortest text fits the budget. `eos` are the tokens that end a
+    text, where they are not the vocabulary's.
     """
 
-    def __init__(self, rows: TokenRows, budget: int | None = None) -> None:
+    def __init__(self, rows: TokenRows, budget: int | None = None, *, eos: Iterable[int] | None = None) -> None:
         self._rows = rows
         self._automaton = rows.automaton
-        self._eos = np.array(rows.vocabulary.eos, np.int32)
+        self._eos = np.array(sorted(set(rows.vocabulary.eos if eos is None else eos)), np.int32)
         self._history: list[Configuration] = [rows.automaton.start()]
         self._finished_at: int | None = None
         self.budget = budget
@@ -60,7 +63,7 @@ class Matcher:
         if self.finished:
             return False
         current = self._history[-1]
-        if token_id in vocabulary.eos:
+        if token_id in self._eos:
             if not self.may_end:
                 return False
             self._finished_at = self.tokens + 1
@@ -90,7 +93,9 @@ class Matcher:
         ids = row.allowed
         left = self._tokens_left()
         if left is not None:
-            ids = ids[self._rows.tokens_after(current) <= left]
+            needed = self._rows.tokens_after(current)
+            # An engine may set a budget that is too small by now: then the shortest way, and never an empty set.
+            ids = ids[needed <= max(left, int(needed.min(initial=left)))]
         return np.union1d(ids, self._eos).astype(np.int32) if row.ends else ids
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:

@@ -1,0 +1,65 @@
+"""Grammars in a vLLM process: payload text to rows over the model's vocabulary, compiled once and kept.
+
+Used by the API server, to refuse what is wrong before a stream opens, and by the engine core, to mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.payload import load_grammar
+from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.vocabulary import Vocabulary
+
+MAX_COMPILED = 1024
+
+
+class CompiledGrammars:
+    """The grammars compiled for one tokenizer, least recently used out. Safe to use from several threads."""
+
+    _of: ClassVar[weakref.WeakKeyDictionary[Any, CompiledGrammars]] = weakref.WeakKeyDictionary()
+    _making: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.vocabulary = Vocabulary.from_tokenizer(tokenizer)
+        self._rows = VocabularyRows.shared(self.vocabulary)
+        self._compiled: OrderedDict[str, TokenRows] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> CompiledGrammars:
+        """The ones for this tokenizer; raises `VocabularyError` for a tokenizer whose tokens' bytes can't be read."""
+        with cls._making:
+            known = cls._of.get(tokenizer)
+            if known is None:
+                known = cls._of[tokenizer] = cls(tokenizer)
+            return known
+
+    def rows(self, payload: str) -> TokenRows:
+        """The rows of a payload's grammar; raises `GrammarError` for one that is malformed or can't be compiled."""
+        key = hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()
+        with self._lock:
+            if key in self._compiled:
+                self._compiled.move_to_end(key)
+                return self._compiled[key]
+        rows = TokenRows(Automaton(load_grammar(payload), self.vocabulary.special), self._rows)
+        rows.automaton.start()
+        with self._lock:
+            self._compiled[key] = rows
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        return rows
+
+    def check(self, payload: str, max_tokens: int | None) -> None:
+        """Raise `GrammarError` where a payload can't be compiled, or where no text of it fits into `max_tokens`."""
+        rows = self.rows(payload)
+        fewest = Matcher(rows).fewest_tokens
+        if max_tokens is not None and max_tokens < fewest:
+            raise GrammarError(f"max_tokens is {max_tokens}, and the shortest text that the grammar allows needs {fewest}")

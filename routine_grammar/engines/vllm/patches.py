@@ -1,0 +1,195 @@
+"""Every private name of vLLM that this package replaces: why, with what guard, and when the patch can go.
+
+Each patch checks the signature it relies on and raises `EngineError` where vLLM's differs: no start is better than a
+constraint that is silently not there. Applied once a process.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from routine_grammar.engines.vllm.backend import multiplexer
+from routine_grammar.engines.vllm.checking import check_off_loop
+from routine_grammar.errors import EngineError, RoutineGrammarError
+from routine_grammar.grammar.payload import is_payload
+
+_MARK = "__routine_grammar__"
+_BACKENDS = (
+    ("vllm.v1.structured_output", "XgrammarBackend"),
+    ("vllm.v1.structured_output", "GuidanceBackend"),
+    ("vllm.v1.structured_output.backend_outlines", "OutlinesBackend"),
+    ("vllm.v1.structured_output.backend_lm_format_enforcer", "LMFormatEnforcerBackend"),
+)
+
+
+def apply_patches() -> None:
+    """Apply all patches; a second call changes nothing. Raises `EngineError` where vLLM is not as expected."""
+    patch_backends()
+    patch_budget()
+    patch_validation()
+    patch_early_check()
+    patch_kernel_scan()
+
+
+def patch_backends() -> None:
+    """Put our multiplexer before each backend class that the manager instantiates.
+
+    Why: there is no registry of backends; the manager's if-chain reads these names. Goes when vLLM has a registry.
+    """
+    for module_name, name in _BACKENDS:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            continue  # a backend whose library is not installed can't be chosen either
+        inner = getattr(module, name, None)
+        if inner is None:
+            raise EngineError(f"{module_name} has no {name}: this vLLM is not supported")
+        if not hasattr(inner, _MARK):
+            _expect(inner.compile_grammar, ("self", "request_type", "grammar_spec", "stop_token_ids"))
+            backend = multiplexer(inner)
+            setattr(backend, _MARK, True)
+            setattr(module, name, backend)
+
+
+def patch_budget() -> None:
+    """Tell each of our grammars its request's token budget once it is compiled.
+
+    Why: `compile_grammar` is not given the request. Goes when it is.
+    """
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _create_grammar(self: Any, request: Any) -> Any:
+            grammar = original(self, request)
+            if is_payload(request.sampling_params.structured_outputs.grammar):
+                room = self.vllm_config.model_config.max_model_len - request.num_prompt_tokens
+                grammar.bind(request, min(request.max_tokens, room))
+            return grammar
+
+        return _create_grammar
+
+    _replace(StructuredOutputManager, "_create_grammar", ("self", "request"), replacement)
+
+
+def patch_validation() -> None:
+    """Check our grammars ourselves, where vLLM would have its configured backend parse them.
+
+    Why: validation of `structured_outputs.grammar` asks xgrammar or llguidance. Goes with a registry of backends.
+    """
+    from vllm.sampling_params import SamplingParams
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _validate_structured_outputs(self: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> None:
+            params = self.structured_outputs
+            if params is None or not is_payload(params.grammar):
+                return original(self, model_config, structured_outputs_config, tokenizer)
+            if structured_outputs_config is None or tokenizer is None:
+                _refuse("needs a tokenizer, so it can't be used with `skip_tokenizer_init`")
+            _check(self, tokenizer)
+            backend = structured_outputs_config.backend
+            params._backend = "xgrammar" if backend == "auto" else backend
+            params._backend_was_auto = backend == "auto"
+            return None
+
+        return _validate_structured_outputs
+
+    parameters = ("self", "model_config", "structured_outputs_config", "tokenizer")
+    _replace(SamplingParams, "_validate_structured_outputs", parameters, replacement)
+
+
+def patch_early_check() -> None:
+    """Compile our grammars off the event loop before a response is begun, so that a bad one is a 400 and no stream.
+
+    Why: vLLM validates on the event loop, and for a stream after its 200. Goes when vLLM validates in `create_*`.
+    """
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def create(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            params = getattr(request, "structured_outputs", None)
+            if params is not None and is_payload(params.grammar):
+                most = getattr(request, "max_completion_tokens", None) or request.max_tokens
+                await check_off_loop(self.renderer.tokenizer, params.grammar, most)
+            return await original(self, request, *args, **kwargs)
+
+        return create
+
+    _replace(OpenAIServingChat, "create_chat_completion", ("self", "request"), replacement)
+    _replace(OpenAIServingCompletion, "create_completion", ("self", "request"), replacement)
+
+
+def patch_kernel_scan() -> None:
+    """Keep llvmlite out of the scan in which vLLM's CPU worker looks for Triton kernels.
+
+    Why: the scan asks everything in `sys.modules` for its `__dict__`, and llvmlite's library handle answers any name with
+    a function; the worker dies where numba was imported before it started. Goes when vLLM's scan checks what it gets.
+    """
+    try:
+        dispatcher = importlib.import_module("vllm.triton_utils.dispatcher")
+    except ImportError:
+        return  # before vLLM 0.32
+    original = getattr(dispatcher, "_rebind_kernels", None)
+    if original is None or hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    def _rebind_kernels(*args: Any) -> None:
+        hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "llvmlite"}
+        for name in hidden:
+            del sys.modules[name]
+        try:
+            original(*args)
+        finally:
+            sys.modules.update(hidden)
+
+    setattr(_rebind_kernels, _MARK, True)
+    dispatcher._rebind_kernels = _rebind_kernels
+
+
+def _check(params: Any, tokenizer: Any) -> None:
+    """Refuse a grammar that can't be compiled or kept, and whatever beside it would break its promise."""
+    for name, harmless in (("ignore_eos", False), ("min_tokens", 0), ("bad_words", None), ("allowed_token_ids", None)):
+        if getattr(params, name, harmless) not in (harmless, []):
+            _refuse(f"can't be kept beside `{name}`", name)
+    from routine_grammar.engines.vllm.grammars import CompiledGrammars
+
+    try:
+        CompiledGrammars.of(tokenizer).check(params.structured_outputs.grammar, params.max_tokens)
+    except RoutineGrammarError as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str, parameter: str = "structured_outputs.grammar") -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    raise VLLMValidationError(f"the routine_grammar grammar: {message}", parameter=parameter)
+
+
+def _replace(
+    owner: type, name: str, parameters: Sequence[str], replacement: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Replace a method once, if its first parameters are these."""
+    original = getattr(owner, name, None)
+    if original is None:
+        raise EngineError(f"{owner.__module__}.{owner.__name__} has no {name}: this vLLM is not supported")
+    if hasattr(original, _MARK):
+        return
+    _expect(original, parameters)
+    patched = functools.wraps(original)(replacement(original))
+    setattr(patched, _MARK, True)
+    setattr(owner, name, patched)
+
+
+def _expect(function: Callable[..., Any], parameters: Sequence[str]) -> None:
+    found = tuple(inspect.signature(function).parameters)[: len(parameters)]
+    if found != tuple(parameters):
+        raise EngineError(
+            f"{function.__module__}.{function.__qualname__} takes {', '.join(found)}; expected {', '.join(parameters)}: "
+            "this vLLM is not supported"
+        )

@@ -1,0 +1,80 @@
+"""The grammar of one request: vLLM's `StructuredOutputGrammar` over one of our matchers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
+
+from routine_grammar.errors import RoutineGrammarError
+from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.rows import TokenRows
+
+_LOG = logging.getLogger(__name__)
+
+
+class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
+    """One request under one of our grammars. What fails here ends this request, never the engine."""
+
+    def __init__(self, rows: TokenRows, eos: Iterable[int]) -> None:
+        self._rows = rows
+        self._eos = sorted(set(eos)) or list(rows.vocabulary.eos)
+        self._matcher = Matcher(rows, eos=self._eos)
+        self._request: Any = None
+        self._most_tokens: int | None = None
+        self._failed = False
+
+    def bind(self, request: Any, most_tokens: int) -> None:
+        """Follow a request's budget: it may have `most_tokens` output tokens, what it says before the grammar included."""
+        self._request, self._most_tokens = request, most_tokens
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        """Advance by tokens; False where one is not allowed, which ends the request with an error."""
+        try:
+            return not self._failed and all(self._matcher.advance(token) for token in tokens)
+        except RoutineGrammarError:
+            _LOG.exception("request %s: the grammar failed", request_id)
+            return False
+
+    def validate_tokens(self, tokens: list[int]) -> list[int]:
+        """The longest prefix of `tokens` that is allowed; nothing advances."""
+        accepted = 0
+        try:
+            for token in tokens:
+                if not self._matcher.advance(token):
+                    break
+                accepted += 1
+        except RoutineGrammarError:
+            _LOG.exception("the grammar failed on a draft")
+        self._matcher.rollback(accepted)
+        return tokens[:accepted]
+
+    def rollback(self, num_tokens: int) -> None:
+        """Undo the last tokens."""
+        self._matcher.rollback(num_tokens)
+
+    def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
+        """Write the allowed tokens into row `batch_index` of `bitmask` (int32 [rows, words], bit 1 = allowed)."""
+        if self._request is not None and self._most_tokens is not None and self._matcher.tokens == 0:
+            self._matcher.budget = self._most_tokens - len(self._request.output_token_ids)
+        row = bitmask[batch_index].numpy()
+        try:
+            self._matcher.fill(row)
+        except RoutineGrammarError:
+            _LOG.exception("the grammar failed: its request ends with an error")
+            self._failed = True
+            row[:] = 0
+            for token in self._eos:
+                row[token >> 5] |= np.array(1 << (token & 31), np.uint32).view(np.int32)
+
+    def is_terminated(self) -> bool:
+        """Whether an end-of-text token was accepted."""
+        return self._matcher.finished
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._matcher = Matcher(self._rows, eos=self._eos)
