@@ -27,9 +27,15 @@ class Matcher:
         self._eos = np.array(sorted(set(rows.vocabulary.eos if eos is None else eos)), np.int32)
         self._history: list[Configuration] = [rows.automaton.start()]
         self._finished_at: int | None = None
-        self.budget = budget
-        if budget is not None and budget < (shortest := self.fewest_tokens):
-            raise GrammarError(f"the shortest text of the grammar needs {shortest} tokens; the budget is {budget}")
+        self._text_budget: int | None = None
+        if budget is not None:
+            if budget < (shortest := self.fewest_tokens):
+                raise GrammarError(f"the shortest text of the grammar needs {shortest} tokens; the budget is {budget}")
+            self.limit(budget)
+
+    def limit(self, budget: int) -> None:
+        """Allow `budget` tokens in all from now on, the end-of-text token among them where there is room for it."""
+        self._text_budget = budget - (self.tokens + self.fewest_tokens < budget)
 
     @property
     def tokens(self) -> int:
@@ -132,10 +138,10 @@ class Matcher:
         return forced
 
     def _tokens_left(self) -> int | None:
-        """How many tokens the budget leaves behind the next one, where that may matter; else None."""
-        if self.budget is None:
+        """How many tokens of text the budget leaves behind the next one, where that may matter; else None."""
+        if self._text_budget is None:
             return None
-        left = self.budget - self.tokens - 1
+        left = self._text_budget - self.tokens - 1
         return None if left >= self._automaton.farthest else left
 
     def _after(self, current: Configuration, token_id: int) -> Configuration | None:

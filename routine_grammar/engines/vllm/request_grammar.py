@@ -59,10 +59,10 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
         """Write the allowed tokens into row `batch_index` of `bitmask` (int32 [rows, words], bit 1 = allowed)."""
-        if self._request is not None and self._most_tokens is not None and self._matcher.tokens == 0:
-            self._matcher.budget = self._most_tokens - len(self._request.output_token_ids)
         row = bitmask[batch_index].numpy()
         try:
+            if self._most_tokens is not None and self._matcher.tokens == 0:
+                self._matcher.limit(self._most_tokens - len(self._request.output_token_ids))
             self._matcher.fill(row)
         except RoutineGrammarError:
             _LOG.exception("the grammar failed: its request ends with an error")

@@ -1,0 +1,92 @@
+"""The Routines that a server offers, checked and compiled at start, and the turns taken of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from routine_grammar.api import CompiledRoutine, Turn, compile_routine
+from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.routine.keys import MemoryKey
+from routine_grammar.routine.model import Routine
+from routine_grammar.routine.problems import nearest
+from routine_grammar.routine.tools import Tool
+
+MAX_TURNS = 4096
+SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """Compiled Routines by name, and the tools they may use. Safe to use from several threads."""
+
+    tools: tuple[Tool, ...]
+    routines: dict[str, CompiledRoutine]
+    _turns: OrderedDict[tuple[str, str, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, name: str) -> CompiledRoutine:
+        """The Routine of this name; raises `RoutineError` where there is none."""
+        if name not in self.routines:
+            near = nearest(name, self.routines)
+            known = ", ".join(sorted(self.routines)) or "none at all"
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise RoutineError(f"there is no routine {name!r:.80}; there are {known}{hint}")
+        return self.routines[name]
+
+    def turn(self, name: str, position: str | None, keys: Sequence[MemoryKey]) -> Turn:
+        """The turn of a Routine; turns that were taken before are kept."""
+        compiled = self.get(name)
+        memo = (name, position or "start", tuple((key.name, repr(key.schema)) for key in keys))
+        with self._lock:
+            if memo in self._turns:
+                self._turns.move_to_end(memo)
+                return self._turns[memo]
+        turn = compiled.turn(position, keys)
+        with self._lock:
+            self._turns[memo] = turn
+            while len(self._turns) > MAX_TURNS:
+                self._turns.popitem(last=False)
+        return turn
+
+
+def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: str) -> Catalogue:
+    """Compile all Routines; raises `RoutineError` with every problem of every Routine at once."""
+    tools = tuple(tools)
+    compiled: dict[str, CompiledRoutine] = {}
+    problems: list[str] = []
+    for routine in routines:
+        if routine.name in compiled:
+            problems.append(f"two routines are named {routine.name!r}")
+            continue
+        try:
+            compiled[routine.name] = compile_routine(routine, tools, dialect=dialect)
+        except RoutineError as error:
+            problems += error.problems or (str(error),)
+        except RoutineGrammarError as error:
+            problems.append("; ".join((f"routine {routine.name!r}: {error}", *getattr(error, "__notes__", ()))))
+    if problems:
+        raise RoutineError(f"{len(problems)} problem(s):", tuple(problems))
+    return Catalogue(tools, compiled)
+
+
+def load_routines(folder: Path) -> tuple[Routine, ...]:
+    """Every Routine of a folder (or the one of a file); raises `RoutineError` with the problems of all files at once."""
+    if not folder.exists():
+        raise RoutineError(f"{folder}: no such file or folder")
+    files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise RoutineError(f"{folder}: no Routine in it; expected files ending in {', '.join(SUFFIXES)}")
+    loaded: list[Routine] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            loaded.append(Routine.load(file))
+        except RoutineError as error:
+            problems += error.problems or (str(error),)
+    if problems:
+        raise RoutineError(f"{folder}: {len(problems)} problem(s):", tuple(problems))
+    return tuple(loaded)

@@ -1,0 +1,208 @@
+"""The launcher: vLLM's OpenAI server with Routines. Every flag of vLLM's is passed on; unknown ones are refused.
+
+Without a model it serves the demo model and the demo Routines, offline. vLLM is imported only after its environment is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from routine_grammar.demo.catalogue import demo_routines, demo_tools
+from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.routine.model import Routine
+from routine_grammar.routine.tools import Tool, load_tools
+from routine_grammar.serve.catalogue import load_catalogue, load_routines
+
+PLUGINS = ("routine_grammar", "routine_grammar_http")
+OTHER_GROUPS = ("general", "platform", "io_processor", "stat_logger")  # vLLM's endpoint plugins load only when named
+DEMO_MODEL_NAME = "routine-demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start the server and serve until stopped. Returns 2 where it can't start, after saying why."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    own = _own_parser().parse_known_args(arguments)[0]
+    demo = not own.help and own.model is None and own.config is None and not _names_model(arguments)
+    try:
+        return _serve(arguments, demo)
+    except RoutineGrammarError as error:
+        print(f"routine_grammar: {error}", file=sys.stderr)
+        return 2
+
+
+def routines_and_tools(args: argparse.Namespace) -> tuple[tuple[Routine, ...], tuple[Tool, ...]]:
+    """The Routines and tools that a server's arguments name: the demo's own where they name none."""
+    routines = load_routines(Path(args.routines)) if args.routines else demo_routines()
+    tools = load_tools(args.tools) if args.tools else demo_tools()
+    return routines, tools
+
+
+def _own_parser() -> argparse.ArgumentParser:
+    """Reads, before vLLM is imported, whether a model is named."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model")
+    parser.add_argument("--config")
+    parser.add_argument("-h", "--help", nargs="?", const=True, default=False)
+    return parser
+
+
+def _names_model(arguments: Sequence[str]) -> bool:
+    """Whether the first argument is vLLM's positional model."""
+    return bool(arguments) and not arguments[0].startswith("-")
+
+
+def _serve(arguments: list[str], demo: bool) -> int:
+    from routine_grammar.engines.vllm.environment import prepare
+
+    started = time.monotonic()
+    model = _demo_model() if demo else _model_of(arguments)
+    prepare(model, demo=demo)
+    _set_plugins()
+    _say("loading vLLM")
+    parser = _server_parser(model if demo else None)
+    args = parser.parse_args(arguments)
+    if getattr(args, "grpc", False) or args.headless:
+        parser.error("--grpc and --headless serve no HTTP routes")
+    _check_routines(args)
+
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+    from vllm.logger import configure_logging_from_args
+
+    configure_logging_from_args(args)
+    validate_parsed_serve_args(args)
+    threading.Thread(target=_announce, args=(args, demo, started), daemon=True).start()
+    ServeSubcommand.cmd(args)
+    return 0
+
+
+def _demo_model() -> str:
+    from routine_grammar.demo.model import demo_model_path
+
+    return str(demo_model_path(_say))
+
+
+def _model_of(arguments: Sequence[str]) -> str | None:
+    own = _own_parser().parse_known_args(list(arguments))[0]
+    return own.model or (arguments[0] if _names_model(arguments) else None)
+
+
+def _set_plugins() -> None:
+    """Name our endpoint plugin in VLLM_PLUGINS, and with it all that would have loaded without the variable."""
+    if "vllm" in sys.modules:
+        raise RoutineError("vLLM was imported before the launcher could set its environment")
+    named = os.environ.get("VLLM_PLUGINS")
+    names = (
+        [name for name in named.split(",") if name]
+        if named is not None
+        else [entry.name for group in OTHER_GROUPS for entry in entry_points(group=f"vllm.{group}_plugins")]
+    )
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys((*names, *PLUGINS)))
+    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise RoutineError("VLLM_USE_RUST_FRONTEND is not supported: that front end loads no Python routes")
+
+
+def _server_parser(demo_model: str | None) -> Any:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    description = "vLLM's OpenAI-compatible server, with Routines. Without a model: the demo model, offline."
+    parser = make_arg_parser(
+        FlexibleArgumentParser(prog="python -m routine_grammar.serve", description=description, allow_abbrev=False)
+    )
+    group = parser.add_argument_group("routines")
+    group.add_argument("--routines", metavar="DIR", help="a folder of Routines, or one file (default: the demo Routines)")
+    tools = group.add_mutually_exclusive_group()
+    tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
+    tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
+    parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser="hermes")
+    if demo_model is not None:
+        parser.set_defaults(
+            model=demo_model,
+            served_model_name=[DEMO_MODEL_NAME],
+            enforce_eager=True,
+            max_model_len=8192,
+            max_num_seqs=32,
+            dtype="bfloat16",
+            uvicorn_log_level="warning",
+            disable_log_stats=True,
+        )
+    return parser
+
+
+def _check_routines(args: argparse.Namespace) -> None:
+    """Compile everything once before vLLM starts, so that a mistake in a Routine costs a second and not a start."""
+    if args.routines and not (args.mcp or args.tools):
+        raise RoutineError("--routines needs the tools that they use: --mcp FILE or --tools FILE")
+    if args.mcp:
+        args.tools = _record_tools(args.mcp)
+    routines, tools = routines_and_tools(args)
+    load_catalogue(routines, tools, args.tool_call_parser)
+    _say(f"{len(routines)} Routines checked against {len(tools)} tools")
+
+
+def _record_tools(config: str) -> str:
+    """List the servers' tools once, into a file that every API server process reads."""
+    import asyncio
+
+    from routine_grammar.agent.tools import ToolServers, load_mcp_config
+
+    file = Path(tempfile.mkdtemp(prefix="routine_grammar_")) / "tools.json"
+
+    async def record() -> None:
+        async with ToolServers(load_mcp_config(config)) as servers:
+            servers.record_tools(file)
+
+    asyncio.run(record())
+    return str(file)
+
+
+def _say(message: str) -> None:
+    print(f"routine_grammar: {message}", file=sys.stderr, flush=True)
+
+
+def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
+    """Say how long the start takes, and once the server answers, where it is and what to send it."""
+    address = f"http://{args.host or '127.0.0.1'}:{args.port}"
+    said = 0.0
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    break
+        except (urllib.error.URLError, OSError):
+            pass
+        elapsed = time.monotonic() - started
+        if elapsed - said >= 10:
+            _say(f"starting vLLM, {elapsed:.0f} s")
+            said = elapsed
+        time.sleep(0.5)
+    routines, _ = routines_and_tools(args)
+    _say(f"ready after {time.monotonic() - started:.0f} s at {address}")
+    for routine in routines:
+        _say(f"  {routine.name}: {routine.description.splitlines()[0] if routine.description else 'no description'}")
+    model = DEMO_MODEL_NAME if demo else (args.served_model_name or [args.model])[0]
+    name = routines[0].name
+    memory = "".join(f'"memory_input_{variable.name}": {{"type": "string"}}, ' for variable in routines[0].inputs).rstrip(", ")
+    print(
+        f"""
+curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
+  "model": "{model}", "max_tokens": 512,
+  "messages": [{{"role": "user", "content": "Please begin."}}],
+  "routine": {{"name": "{name}", "memory": {{{memory}}}}}}}'
+""",
+        flush=True,
+    )

@@ -1,0 +1,89 @@
+"""vLLM's tool parser under a Routine: calls get ids that carry the position, and arguments keep the bytes decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from routine_grammar.errors import RoutineError
+from routine_grammar.routine.graph import Graph
+from routine_grammar.serve.call_ids import make_call_id
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlan:
+    """What a request's turn needs again when its output is parsed."""
+
+    graph: Graph
+    position: str
+
+    def call_id(self, content: str, tool: str) -> str:
+        """The id of a decoded call."""
+        routine = self.graph.routine
+        try:
+            after = self.graph.step_taken(self.position, content, tool).id
+        except RoutineError:  # can only be where decoding was cut off: the call is not whole, and its id says nothing
+            return "call_unknown"
+        return make_call_id(routine.name, routine.version, after)
+
+
+def plan_of(request: Any) -> TurnPlan | None:
+    """The plan of a chat request under a Routine; None for any other."""
+    plan = getattr(request, "_plan", None)
+    return plan if isinstance(plan, TurnPlan) else None
+
+
+def with_positions(parser: type[Any]) -> type[Any]:
+    """A subclass of the parser class that vLLM composed, for requests under a Routine; others pass through unchanged."""
+
+    class RoutineParser(parser):  # type: ignore[misc]
+        """The composed parser, with call ids of ours."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._fresh: Callable[[], Any] = lambda: parser(*args, **kwargs)
+            self._content = ""
+
+        def adjust_request(self, request: Any) -> Any:
+            """Keep vLLM from replacing our grammar by one of its tools' own."""
+            if plan_of(request) is None:
+                return super().adjust_request(request)
+            constraint, request.structured_outputs = request.structured_outputs, None
+            request = super().adjust_request(request)
+            request.structured_outputs, request.response_format = constraint, None
+            return request
+
+        def parse(
+            self,
+            model_output: str,
+            request: Any,
+            enable_auto_tools: bool = False,
+            model_output_token_ids: Sequence[int] = (),
+        ) -> Any:
+            """Parse a whole output. Arguments are taken from the streaming parser: the whole one rewrites them."""
+            reasoning, content, calls = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
+            plan = plan_of(request)
+            if plan is not None and calls:
+                delta = self._fresh().parse_delta(model_output, list(model_output_token_ids), request, [], finished=True)
+                exact: dict[int, str] = {}
+                for part in delta.tool_calls if delta else ():
+                    exact[part.index] = exact.get(part.index, "") + (part.function.arguments or "")
+                for index, call in enumerate(calls):
+                    call.id = plan.call_id(content or "", call.name)
+                    call.arguments = exact.get(index, call.arguments)
+            return reasoning, content, calls
+
+        def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
+            """Parse a piece of a streamed output."""
+            delta = super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
+            plan = plan_of(request)
+            if delta is not None and plan is not None:
+                self._content += delta.content or ""
+                for part in delta.tool_calls:
+                    if part.id:
+                        part.id = plan.call_id(self._content, part.function.name)
+            return delta
+
+    RoutineParser.__name__ = RoutineParser.__qualname__ = f"Routine{parser.__name__}"
+    return RoutineParser

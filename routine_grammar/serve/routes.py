@@ -1,0 +1,221 @@
+"""The vLLM endpoint plugin: the `routine` field of chat completions, and the routes under `/v1/routines`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from vllm.entrypoints.openai.chat_completion import api_router as chat_router
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+
+from routine_grammar.engines.vllm.checking import compile_pool
+from routine_grammar.errors import EngineError, RoutineGrammarError
+from routine_grammar.grammar.dialects import dialect_names
+from routine_grammar.routine import check, routine_from_document, routine_to_document, to_text
+from routine_grammar.routine.model import Routine
+from routine_grammar.routine.tools import Tool
+from routine_grammar.serve.catalogue import Catalogue, load_catalogue
+from routine_grammar.serve.guard import CHAT, RoutineGuard, error_response
+from routine_grammar.serve.launcher import routines_and_tools
+from routine_grammar.serve.parsing import with_positions
+from routine_grammar.serve.requests import MemoryEntry, RoutineChatRequest, RoutineField, apply_routine, live_keys
+
+
+class TurnBody(BaseModel):
+    """What `/v1/routines/{name}/turn` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    position: str | None = None
+    memory: dict[str, MemoryEntry] = Field(default_factory=dict)
+
+
+class CheckBody(BaseModel):
+    """What `/v1/routines/check` takes: a Routine as a document or in its text form, and tools if not the server's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    routine: dict[str, Any] | str
+    tools: list[dict[str, Any]] | None = None
+
+
+def catalogue_of(request: Request) -> Catalogue:
+    """The server's catalogue."""
+    catalogue: Catalogue = request.app.state.routine_catalogue
+    return catalogue
+
+
+async def off_loop(function: Any, *args: Any) -> Any:
+    """Run a function in the compile pool."""
+    return await asyncio.get_running_loop().run_in_executor(compile_pool(), function, *args)
+
+
+router = APIRouter()
+
+
+@router.get("/v1/routines")
+async def list_routines(raw_request: Request) -> dict[str, Any]:
+    """Every Routine that the server offers."""
+    routines = [
+        {
+            "name": compiled.routine.name,
+            "description": compiled.routine.description,
+            "version": compiled.routine.version,
+            "inputs": [variable.name for variable in compiled.routine.inputs],
+            "tools": [tool.name for tool in compiled.tools],
+        }
+        for compiled in catalogue_of(raw_request).routines.values()
+    ]
+    return {"routines": routines}
+
+
+@router.get("/v1/routines/{name}")
+async def show_routine(name: str, raw_request: Request) -> Any:
+    """One Routine: as a document, as text, and as one grammar in Lark."""
+    try:
+        compiled = catalogue_of(raw_request).get(name)
+    except RoutineGrammarError as error:
+        return error_response(str(error), 404, "name", "NotFoundError")
+    return {
+        "name": name,
+        "version": compiled.routine.version,
+        "document": routine_to_document(compiled.routine),
+        "text": to_text(compiled.routine),
+        "positions": list(compiled.graph.positions),
+        "lark": await off_loop(lambda: compiled.lark),
+    }
+
+
+@router.post("/v1/routines/check", dependencies=[Depends(validate_json_request)])
+async def check_routine(body: CheckBody, raw_request: Request) -> Any:
+    """All problems of a Routine, by itself and with its tools."""
+    catalogue = catalogue_of(raw_request)
+
+    def problems() -> list[str]:
+        tools = catalogue.tools if body.tools is None else tuple(Tool.from_mcp(tool) for tool in body.tools)
+        routine = Routine.parse(body.routine) if isinstance(body.routine, str) else routine_from_document(body.routine)
+        found = [str(problem) for problem in check(routine, tools)]
+        if not found:
+            load_catalogue([routine], tools, "hermes")
+        return found
+
+    try:
+        return {"problems": await off_loop(problems)}
+    except RoutineGrammarError as error:
+        return {"problems": list(getattr(error, "problems", ()) or (str(error),))}
+
+
+@router.post("/v1/routines/{name}/turn", dependencies=[Depends(validate_json_request)])
+async def show_turn(name: str, body: TurnBody, raw_request: Request) -> Any:
+    """What may come next at a position."""
+    catalogue = catalogue_of(raw_request)
+    if name not in catalogue.routines:
+        return error_response(f"there is no routine {name!r:.80}", 404, "name", "NotFoundError")
+
+    def turn() -> dict[str, Any]:
+        keys = live_keys(catalogue, RoutineField(name=name, memory=body.memory))
+        taken = catalogue.turn(name, body.position, keys)
+        return {
+            "position": taken.position,
+            "tools": list(taken.tools),
+            "steps": [step.id for step in taken.steps],
+            "may_end": taken.may_end,
+            "forced": taken.forced,
+            "lark": taken.lark,
+        }
+
+    try:
+        return await off_loop(turn)
+    except RoutineGrammarError as error:
+        return error_response(str(error), 400, "position")
+
+
+@router.post(CHAT, dependencies=[Depends(validate_json_request)])
+async def chat(request: RoutineChatRequest, raw_request: Request) -> Any:
+    """Chat completions as vLLM has them; with `routine`, under it."""
+    if request.routine is None:
+        return await chat_router.create_chat_completion(request, raw_request)
+    await apply_routine(request, await raw_request.json(), catalogue_of(raw_request))
+    return await _constrained(request, raw_request)
+
+
+@with_cancellation  # type: ignore[untyped-decorator]
+async def _constrained(request: RoutineChatRequest, raw_request: Request) -> Response:
+    response = await chat_router.create_chat_completion(request, raw_request)
+    return await _held(response) if isinstance(response, StreamingResponse) else response
+
+
+async def _held(response: StreamingResponse) -> Response:
+    """Hold a stream back until its first real event: an error that comes before it is a status, not a 200."""
+    events = response.body_iterator
+    held: list[Any] = []
+    async for event in events:
+        held.append(event)
+        text = event if isinstance(event, str) else bytes(event).decode()
+        if text.startswith('data: {"error"'):
+            error = json.loads(text.removeprefix("data: "))
+            return JSONResponse(error, int(error["error"]["code"]))
+        if not text.startswith(":") and '"delta":{"role":' not in text:
+            break
+
+    async def rest() -> AsyncIterator[Any]:
+        for event in held:
+            yield event
+        async for event in events:
+            yield event
+
+    response.body_iterator = rest()
+    return response
+
+
+class RoutineEndpoints:
+    """The plugin object that vLLM asks to attach routes and to make their state."""
+
+    name = "routine_grammar_http"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Put our routes and the guard into vLLM's app, our chat route in place of its own."""
+        app.router.routes[:] = [
+            route
+            for route in app.router.routes
+            if not (isinstance(route, APIRoute) and route.path == CHAT and "POST" in route.methods)
+        ]
+        app.include_router(router)
+        app.add_middleware(RoutineGuard)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Load the Routines and put our parser around vLLM's. Raises `EngineError` where tools can't be called."""
+        serving, renderer = getattr(state, "openai_serving_chat", None), getattr(state, "online_renderer", None)
+        if serving is None or renderer is None or serving.parser_cls is None or renderer.parser is None:
+            raise EngineError("Routines need --enable-auto-tool-choice and --tool-call-parser")
+        if args.tool_call_parser not in dialect_names():
+            known = ", ".join(dialect_names())
+            raise EngineError(f"there is no dialect for --tool-call-parser {args.tool_call_parser}; there are {known}")
+        state.args = args
+        state.routine_catalogue = await off_loop(lambda: load_catalogue(*routines_and_tools(args), args.tool_call_parser))
+        serving.parser_cls = with_positions(serving.parser_cls)
+        renderer.parser = with_positions(renderer.parser)
+        await off_loop(_warm_up, state.routine_catalogue, serving.renderer.tokenizer)
+
+
+def _warm_up(catalogue: Catalogue, tokenizer: Any) -> None:
+    """Load what compiles just in time, and the vocabulary, before the first request."""
+    from routine_grammar.engines.vllm.grammars import CompiledGrammars
+
+    grammars = CompiledGrammars.of(tokenizer)
+    for compiled in catalogue.routines.values():
+        keys = [name for name in compiled.key_types if name.startswith("memory_input_")]
+        grammars.check(compiled.turn(None, keys).payload, None)
+
+
+def make_plugin() -> RoutineEndpoints:
+    """The factory that the entry point names."""
+    return RoutineEndpoints()
