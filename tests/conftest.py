@@ -1,0 +1,48 @@
+"""Fixtures shared by all tests: the demo's Routines and tools, and one real vLLM engine a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from routine_grammar import Vocabulary, compile_routine
+from routine_grammar.api import CompiledRoutine
+from routine_grammar.demo.catalogue import demo_routines, demo_tools
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+
+@pytest.fixture(scope="session")
+def demo() -> dict[str, CompiledRoutine]:
+    """The demo Routines, compiled."""
+    return {routine.name: compile_routine(routine, demo_tools()) for routine in demo_routines()}
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[LLM]:
+    """A real vLLM engine in this process, with the demo model."""
+    from routine_grammar.demo.model import demo_model_path
+    from routine_grammar.engines.vllm.environment import prepare
+
+    model = str(demo_model_path())
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        environment.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+        before = dict(os.environ)
+        prepare(model, demo=True)
+        from vllm import LLM
+
+        llm = LLM(model, enforce_eager=True, max_model_len=4096, max_num_seqs=32, dtype="bfloat16", seed=0)
+        yield llm
+        for name in os.environ.keys() - before.keys():
+            environment.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(engine: LLM) -> Vocabulary:
+    """The demo model's vocabulary."""
+    return Vocabulary.from_tokenizer(engine.get_tokenizer())

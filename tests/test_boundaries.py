@@ -1,0 +1,76 @@
+"""A package imports only what stands to its left in the pipeline; the table of what each must not know."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import routine_grammar
+
+ROOT = Path(routine_grammar.__file__).parent
+ALLOWED = {
+    "errors": set[str](),
+    "routine": {"errors"},
+    "grammar": {"errors", "routine"},
+    "automaton": {"errors", "grammar"},
+    "masks": {"errors", "grammar", "automaton"},
+    "kernels": {"errors"},
+    "engines": {"errors", "grammar", "automaton", "masks", "kernels"},
+    "agent": {"errors", "routine", "grammar", "automaton", "masks"},
+    "demo": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},
+    "serve": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "demo"},
+    "api": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines"},
+    "__init__": {"api", "masks", "routine"},
+    "__main__": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve", "demo"},
+}
+ONLY_IN = {
+    "vllm": {"engines", "serve", "api", "demo"},
+    "triton": {"kernels"},
+    "torch": {"kernels", "engines"},
+    "lark": {"routine", "grammar"},
+    "numba": {"automaton"},
+    "outlines_core": {"automaton"},
+    "mcp": {"agent"},
+    "openai": {"agent", "demo"},
+    "pydantic": {"routine", "agent", "serve"},
+    "transformers": {"engines", "demo"},
+}
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "routine_grammar")
+
+
+def package_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    return sorted(file for folder in (ROOT, ROOT / "kernels") for file in folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_package_may_know(file: Path) -> None:
+    package = package_of(file)
+    for name in imports_of(file):
+        top, _, rest = name.partition(".")
+        if top == "routine_grammar" and rest:
+            other = rest.partition(".")[0]
+            assert (
+                other == package
+                or other in ALLOWED[package]
+                or (not (ROOT / other).with_suffix(".py").exists()
+                and not (ROOT / other).exists())
+            ), f"{package} imports {name}"
+        elif top in ONLY_IN:
+            assert package in ONLY_IN[top], f"{package} imports {name}"
