@@ -66,11 +66,6 @@ def test_a_module_imports_only_what_its_package_may_know(file: Path) -> None:
         top, _, rest = name.partition(".")
         if top == "routine_grammar" and rest:
             other = rest.partition(".")[0]
-            assert (
-                other == package
-                or other in ALLOWED[package]
-                or (not (ROOT / other).with_suffix(".py").exists()
-                and not (ROOT / other).exists())
-            ), f"{package} imports {name}"
+            assert other == package or other in ALLOWED[package], f"{package} imports {name}"
         elif top in ONLY_IN:
             assert package in ONLY_IN[top], f"{package} imports {name}"

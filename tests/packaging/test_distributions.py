@@ -64,7 +64,8 @@ def test_the_wheel_holds_everything_and_nothing_twice(built: Path) -> None:
 
 def test_the_sdist_holds_the_sources(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     for name in ("pyproject.toml", "LICENSE", "Makefile", "kernels/mask_logits.py", "grammars/keys.lark", "tests/conftest.py"):
         assert name in names
 

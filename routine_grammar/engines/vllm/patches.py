@@ -34,6 +34,7 @@ def apply_patches() -> None:
     patch_validation()
     patch_early_check()
     patch_kernel_scan()
+    patch_guard()
 
 
 def patch_backends() -> None:
@@ -150,6 +151,31 @@ def patch_kernel_scan() -> None:
 
     setattr(_rebind_kernels, _MARK, True)
     dispatcher._rebind_kernels = _rebind_kernels
+
+
+def patch_guard() -> None:
+    """Refuse a `routine` field where nothing honours it: vLLM drops unknown fields of a request in silence.
+
+    Why: a plain server with only the general plugin has no route that takes it. Our own server's request class declares the
+    field, and passes. Goes when vLLM refuses unknown fields.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def to_sampling_params(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if (self.model_extra or {}).get("routine") is not None:
+                from vllm.exceptions import VLLMValidationError
+
+                message = "`routine` is not served here: start the server with `python -m routine_grammar.serve`"
+                raise VLLMValidationError(message, parameter="routine")
+            return original(self, *args, **kwargs)
+
+        return to_sampling_params
+
+    for owner in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
+        _replace(owner, "to_sampling_params", ("self",), replacement)
 
 
 def _check(params: Any, tokenizer: Any) -> None:
