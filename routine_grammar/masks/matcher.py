@@ -38,6 +38,11 @@ class Matcher:
         self._text_budget = budget - (self.tokens + self.fewest_tokens < budget)
 
     @property
+    def words(self) -> int:
+        """Length of a packed row, in 32-bit words."""
+        return self._rows.vocabulary.words
+
+    @property
     def tokens(self) -> int:
         """How many tokens were taken."""
         return len(self._history) - 1
