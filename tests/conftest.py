@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests: the demo's Routines and tools, and one real vLLM engine a session."""
+"""Fixtures shared by all tests: the demo's Routines and tools, one real vLLM engine and one real server a session."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import pytest
 from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
+from routine_grammar.demo.server import model_server
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -46,3 +49,32 @@ def engine() -> Iterator[LLM]:
 def vocabulary(engine: LLM) -> Vocabulary:
     """The demo model's vocabulary."""
     return Vocabulary.from_tokenizer(engine.get_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def base_url() -> Iterator[str]:
+    """A real server process with the demo model: its base URL, `…/v1`."""
+    started, stop, address = threading.Event(), threading.Event(), list[str]()
+    failure: list[BaseException] = []
+
+    async def serve() -> None:
+        async with model_server(lambda elapsed_s, line: None) as url:
+            address.append(url)
+            started.set()
+            await asyncio.to_thread(stop.wait)
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            failure.append(error)
+            started.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    if failure:
+        raise failure[0]
+    yield address[0]
+    stop.set()
+    thread.join()

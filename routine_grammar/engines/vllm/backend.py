@@ -17,7 +17,7 @@ from routine_grammar.grammar.payload import is_payload
 def multiplexer(inner: type[StructuredOutputBackend]) -> type[StructuredOutputBackend]:
     """A backend class that takes our grammars and hands every other request to an `inner` backend, unchanged."""
 
-    class RoutineMultiplexer(inner):  # type: ignore[misc, valid-type]
+    class RoutineMultiplexer(inner):  # type: ignore[misc]
         """vLLM's backend with ours in front."""
 
         def compile_grammar(

@@ -85,7 +85,7 @@ def patch_validation() -> None:
     from vllm.sampling_params import SamplingParams
 
     def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
-        def _validate_structured_outputs(self: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> None:
+        def _validate_structured_outputs(self: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> Any:
             params = self.structured_outputs
             if params is None or not is_payload(params.grammar):
                 return original(self, model_config, structured_outputs_config, tokenizer)
@@ -150,7 +150,7 @@ def patch_kernel_scan() -> None:
             sys.modules.update(hidden)
 
     setattr(_rebind_kernels, _MARK, True)
-    dispatcher._rebind_kernels = _rebind_kernels
+    setattr(dispatcher, "_rebind_kernels", _rebind_kernels)  # noqa: B010 -- the module type has no such name
 
 
 def patch_guard() -> None:

@@ -53,7 +53,7 @@ def resolved(value: Any, compiled: CompiledRoutine, live: tuple[str, ...]) -> An
     match value:
         case str() if value.startswith("memory_"):
             assert value in live
-            assert parse_key(value)
+            assert parse_key(value).name
             return value_of(compiled.key_types[value], compiled.key_types[value])
         case dict():
             return {name: resolved(item, compiled, live) for name, item in value.items()}
