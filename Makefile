@@ -26,7 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 drill: $(READY)
-	ROUTINE_GRAMMAR_DRILL=1 $(BIN)/python -m pytest -q $(ARGS)
+	ROUTINE_GRAMMAR_DRILL=1 $(BIN)/python -m pytest -q --timeout=7200 $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

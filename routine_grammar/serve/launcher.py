@@ -27,15 +27,17 @@ from routine_grammar.serve.catalogue import load_catalogue, load_routines
 PLUGINS = ("routine_grammar", "routine_grammar_http")
 OTHER_GROUPS = ("general", "platform", "io_processor", "stat_logger")  # vLLM's endpoint plugins load only when named
 DEMO_MODEL_NAME = "routine-demo"
+DIALECT = "hermes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the server and serve until stopped. Returns 2 where it can't start, after saying why."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     own = _own_parser().parse_known_args(arguments)[0]
-    demo = not own.help and own.model is None and own.config is None and not _names_model(arguments)
+    if own.model is None and _names_model(arguments):
+        own.model = arguments[0]
     try:
-        return _serve(arguments, demo)
+        return _serve(arguments, own)
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
         return 2
@@ -49,10 +51,11 @@ def routines_and_tools(args: argparse.Namespace) -> tuple[tuple[Routine, ...], t
 
 
 def _own_parser() -> argparse.ArgumentParser:
-    """Reads, before vLLM is imported, whether a model is named."""
+    """Reads, before vLLM is imported, what has to be known by then."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model")
-    parser.add_argument("--config")
+    for flag in ("--model", "--config", "--routines", "--mcp", "--tools"):
+        parser.add_argument(flag)
+    parser.add_argument("--tool-call-parser", default=DIALECT)
     parser.add_argument("-h", "--help", nargs="?", const=True, default=False)
     return parser
 
@@ -62,11 +65,14 @@ def _names_model(arguments: Sequence[str]) -> bool:
     return bool(arguments) and not arguments[0].startswith("-")
 
 
-def _serve(arguments: list[str], demo: bool) -> int:
+def _serve(arguments: list[str], own: argparse.Namespace) -> int:
     from routine_grammar.engines.vllm.environment import prepare
 
     started = time.monotonic()
-    model = _demo_model() if demo else _model_of(arguments)
+    demo = not own.help and own.model is None and own.config is None
+    if not own.help:
+        _check_routines(own)
+    model = _demo_model() if demo else own.model
     prepare(model, demo=demo)
     _set_plugins()
     _say("loading vLLM")
@@ -74,7 +80,8 @@ def _serve(arguments: list[str], demo: bool) -> int:
     args = parser.parse_args(arguments)
     if getattr(args, "grpc", False) or args.headless:
         parser.error("--grpc and --headless serve no HTTP routes")
-    _check_routines(args)
+    if own.mcp:
+        args.tools = own.tools
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
@@ -91,11 +98,6 @@ def _demo_model() -> str:
     from routine_grammar.demo.model import demo_model_path
 
     return str(demo_model_path(_say))
-
-
-def _model_of(arguments: Sequence[str]) -> str | None:
-    own = _own_parser().parse_known_args(list(arguments))[0]
-    return own.model or (arguments[0] if _names_model(arguments) else None)
 
 
 def _set_plugins() -> None:
@@ -128,7 +130,7 @@ def _server_parser(demo_model: str | None) -> Any:
     tools = group.add_mutually_exclusive_group()
     tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
     tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
-    parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser="hermes")
+    parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=DIALECT)
     if demo_model is not None:
         parser.set_defaults(
             model=demo_model,
@@ -144,7 +146,10 @@ def _server_parser(demo_model: str | None) -> Any:
 
 
 def _check_routines(args: argparse.Namespace) -> None:
-    """Compile everything once before vLLM starts, so that a mistake in a Routine costs a second and not a start."""
+    """Compile everything once before vLLM is loaded, so that a mistake in a Routine costs a second and not a start.
+
+    With `args.mcp`, `args.tools` is set to a file of the tools that the servers list.
+    """
     if args.routines and not (args.mcp or args.tools):
         raise RoutineError("--routines needs the tools that they use: --mcp FILE or --tools FILE")
     if args.mcp:

@@ -14,6 +14,7 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
 from tests.grammars import edited, grammars, nested_repeats, sample
+from tests.scale import SCALE
 
 STRING = Leaf("STRING", r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\/bfnrt])*"')
 INTEGER = Leaf("INTEGER", "-?(?:0|[1-9][0-9]*)")
@@ -43,7 +44,7 @@ def judge(grammar: Grammar) -> Callable[[str], bool]:
     return matches
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_accepts_what_re_matches(grammar: Grammar, seed: int) -> None:
     rng = random.Random(seed)
@@ -55,7 +56,7 @@ def test_accepts_what_re_matches(grammar: Grammar, seed: int) -> None:
             assert automaton.accepts(candidate.encode()) == matches(candidate), candidate
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_shortest_completion_ends_and_is_as_long_as_the_distance(grammar: Grammar, seed: int) -> None:
     rng = random.Random(seed)

@@ -14,6 +14,7 @@ from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from tests.grammars import ALPHABET, grammars
+from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary, random_vocabulary
 
 STRING = Leaf("STRING", r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\/bfnrt])*"')
@@ -34,7 +35,7 @@ def unpacked(matcher: Matcher, vocabulary: Vocabulary) -> list[int]:
     return [int(token) for token in np.flatnonzero(np.unpackbits(packed.view(np.uint8), bitorder="little"))]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_a_bit_is_set_exactly_where_the_bytes_keep_the_automaton_alive(grammar: Grammar, seed: int) -> None:
     rng = random.Random(seed)
@@ -56,7 +57,7 @@ def test_a_bit_is_set_exactly_where_the_bytes_keep_the_automaton_alive(grammar: 
         text += vocabulary.tokens[token]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_a_walk_within_any_budget_ends_in_a_whole_text(grammar: Grammar, seed: int) -> None:
     rng = random.Random(seed)
@@ -76,7 +77,7 @@ def test_a_walk_within_any_budget_ends_in_a_whole_text(grammar: Grammar, seed: i
             Matcher(rows, shortest - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_rollback_undoes_advance(grammar: Grammar, seed: int) -> None:
     rng = random.Random(seed)

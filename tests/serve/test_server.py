@@ -85,7 +85,7 @@ def test_a_run_follows_the_routine_to_its_end(base_url: str, demo: dict[str, Com
 def test_the_position_can_be_said_and_foreign_ids_are_replayed(base_url: str, demo: dict[str, CompiledRoutine]) -> None:
     first = demo[REVIEW].graph.successors("start").steps[0]
     memory = {**INPUTS, f"memory_{first.id}_result": {"type": "string"}}
-    call = {"id": "call_1", "type": "function", "function": {"name": first.tool, "arguments": "{}"}}
+    call: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": first.tool, "arguments": "{}"}}
     history = [
         {"role": "user", "content": "Begin."},
         {"role": "assistant", "content": None, "tool_calls": [call]},

@@ -1,0 +1,79 @@
+"""A server started as a team would: its own Routines, tools recorded from a real MCP server, an API key, other flags."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from routine_grammar.demo.server import model_server
+
+pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore")]
+
+ROUTINE = """
+name: clock
+steps:
+  - name: Ask for the time
+    tool: get_current_time
+    arguments: {timezone: {const: Etc/UTC}}
+    outputs: {at: {pointer: /datetime}}
+  - {name: Convert it, tool: convert_time, arguments: {time: {const: "09:30"}, source_timezone: {const: Etc/UTC}}}
+"""
+
+
+def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> None:
+    (tmp_path / "routines").mkdir()
+    (tmp_path / "routines" / "clock.yaml").write_text(ROUTINE)
+    servers = {"mcpServers": {"time": {"command": sys.executable, "args": ["-m", "mcp_server_time"]}}}
+    (tmp_path / "servers.json").write_text(json.dumps(servers))
+    command = [sys.executable, "-m", "routine_grammar.serve", "--api-key", "secret", "--max-model-len", "4096"]
+    command += ["--routines", str(tmp_path / "routines"), "--mcp", str(tmp_path / "servers.json")]
+
+    async def use() -> None:
+        header = {"Authorization": "Bearer secret"}
+        async with httpx.AsyncClient(timeout=60) as client:
+            url = ""
+
+            async def ask(path: str, **options: object) -> httpx.Response:
+                method = "POST" if "json" in options else "GET"
+                return await client.request(method, f"{url}{path}", **options)  # type: ignore[arg-type]
+
+            async with model_server(lambda elapsed_s, line: None, command) as base:
+                url = base.removesuffix("/v1")
+                assert (await ask("/v1/routines")).status_code == 401
+                listed = await ask("/v1/routines", headers=header)
+                assert [entry["name"] for entry in listed.json()["routines"]] == ["clock"]
+                body = {"model": "routine-demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 300}
+                body = {**body, "routine": {"name": "clock"}}
+                assert (await ask("/v1/chat/completions", json=body)).status_code == 401
+                answer = (await ask("/v1/chat/completions", json=body, headers=header)).json()
+                (call,) = answer["choices"][0]["message"]["tool_calls"]
+                assert call["function"] == {"name": "get_current_time", "arguments": '{"timezone": "Etc/UTC"}'}
+                assert (await ask("/invocations", json=body)).status_code == 403
+
+    asyncio.run(use())
+
+
+def test_a_mistake_in_a_routine_costs_no_start(tmp_path: Path) -> None:
+    folder = tmp_path / "routines"
+    folder.mkdir()
+    (folder / "clock.yaml").write_text(ROUTINE.replace("get_current_time", "get_curent_time"))
+    command = [sys.executable, "-m", "routine_grammar.serve", "--routines", str(folder)]
+
+    async def start(*more: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(*command, *more, stderr=asyncio.subprocess.PIPE)
+        _, told = await asyncio.wait_for(process.communicate(), 120)
+        return process.returncode, told.decode()
+
+    status, told = asyncio.run(start())
+    assert (status, "needs the tools that they use" in told) == (2, True)
+    tools = tmp_path / "tools.json"
+    tools.write_text("[]")
+    status, told = asyncio.run(start("--tools", str(tools)))
+    assert status == 2
+    assert "Step 1, field tool: unknown tool 'get_curent_time'" in told
+    assert "Step 2, field tool: unknown tool 'convert_time'" in told
