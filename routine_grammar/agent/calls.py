@@ -142,10 +142,12 @@ def _expected(source: Source, decoded: Mapping[str, Any], name: str) -> str | No
 
 def _resolved(step: Step, decoded: Mapping[str, Any], memory: VariableMemory) -> dict[str, Any]:
     """Resolve keys and escaped literals; a constant is the Routine's own and holds neither."""
-    constants = {
-        name: source.value for name, source in step.arguments.items() if isinstance(source, Constant) and name in decoded
-    }
-    return memory.resolve({name: value for name, value in decoded.items() if name not in constants}) | constants
+    arguments = memory.resolve({name: value for name, value in decoded.items() if not _is_constant(step, name)})
+    return {name: value if _is_constant(step, name) else arguments[name] for name, value in decoded.items()}
+
+
+def _is_constant(step: Step, name: str) -> bool:
+    return isinstance(step.arguments.get(name), Constant)
 
 
 def _output_value(result: ToolResult, variable: Variable, schema: Mapping[str, Any] | None) -> Any:

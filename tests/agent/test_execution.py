@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from routine_grammar.agent.execution import End, Finished, RunSettings, TurnTaken, execute
@@ -23,7 +23,6 @@ from routine_grammar.routine import (
     Header,
     Key,
     Literal,
-    Omit,
     Routine,
     Source,
     Step,
@@ -34,6 +33,8 @@ from tests.agent.model_server import ModelServer, model_server, say
 GIT = ServerConfig("git", sys.executable, ("-m", "mcp_server_git"))
 TIME = ServerConfig("time", sys.executable, ("-m", "mcp_server_time"))
 MISBEHAVING = ServerConfig("misbehaving", sys.executable, (str(Path(__file__).with_name("servers.py")), "misbehaving"))
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 TEXT = {"type": "string"}
 QUICK = RunSettings(closing_answer=False, model_timeout_s=20, tool_timeout_s=20)
 
@@ -66,7 +67,7 @@ class RecordingServers(ToolServers):
         return await super().call(name, arguments, timeout_s=timeout_s)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """What came of a run, to its end or its error."""
 
@@ -78,31 +79,43 @@ class Run:
 
 
 async def run(
+    tools: RecordingServers,
     routine: Routine,
     answers: list[dict[str, Any]],
-    *servers: ServerConfig,
+    *,
     constrained: bool,
     settings: RunSettings = QUICK,
     inputs: dict[str, Any] | None = None,
     memory: VariableMemory | None = None,
-    server: ModelServer | None = None,
 ) -> Run:
-    events: list[TurnTaken | Finished] = []
-    error: RoutineGrammarError | None = None
-    with serving(routine, answers, constrained) if server is None else contextmanager(lambda: iter([server]))() as played:
-        async with RecordingServers(servers or (TIME,)) as tools, a_client(played) as client:
-            tools.calls = []
-            inputs = {"zone": "Asia/Tokyo"} if inputs is None else inputs
-            try:
-                async for event in execute(
-                    routine, tools, client, "m", inputs=inputs, task="Do it.", settings=settings, memory=memory
-                ):
-                    events.append(event)
-            except RoutineGrammarError as caught:
-                error = caught
-    turns = [event for event in events if isinstance(event, TurnTaken)]
-    finished = next((event for event in events if isinstance(event, Finished)), None)
-    return Run(turns, finished, error, tools.calls, played.requests)
+    listed = [{"name": routine.name, "version": routine.version}] if constrained else None
+    with model_server(answers, routines=listed) as played:
+        return await run_against(played, tools, routine, settings=settings, inputs=inputs, memory=memory)
+
+
+async def run_against(
+    played: ModelServer,
+    tools: RecordingServers,
+    routine: Routine,
+    *,
+    settings: RunSettings = QUICK,
+    inputs: dict[str, Any] | None = None,
+    memory: VariableMemory | None = None,
+) -> Run:
+    done = Run([], None, None, [], played.requests)
+    tools.calls = done.calls
+    inputs = {"zone": "Asia/Tokyo"} if inputs is None else inputs
+    async with a_client(played) as client:
+        events = execute(routine, tools, client, "m", inputs=inputs, task="Do it.", settings=settings, memory=memory)
+        try:
+            async for event in events:
+                if isinstance(event, Finished):
+                    done.finished = event
+                else:
+                    done.turns.append(event)
+        except RoutineGrammarError as error:
+            done.error = error
+    return done
 
 
 def a_client(played: ModelServer) -> AsyncOpenAI:
@@ -111,27 +124,26 @@ def a_client(played: ModelServer) -> AsyncOpenAI:
     )
 
 
-@contextmanager
-def serving(routine: Routine, answers: list[dict[str, Any]], constrained: bool) -> Iterator[ModelServer]:
-    listed = [{"name": routine.name, "version": routine.version}] if constrained else None
-    with model_server(answers, routines=listed) as played:
-        yield played
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tools() -> AsyncIterator[RecordingServers]:
+    async with RecordingServers([GIT, TIME]) as servers:
+        yield servers
 
 
 @pytest.fixture
-async def repo(tmp_path: Path) -> AsyncIterator[Path]:
+def repo(tmp_path: Path) -> Path:
     folder = tmp_path / "repo"
     git = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
     subprocess.run([*git, "init", "-q", str(folder)], check=True)
     (folder / "long.txt").write_text("".join(f"line {number}\n" for number in range(400)))
     subprocess.run([*git, "-C", str(folder), "add", "."], check=True)
     subprocess.run([*git, "-C", str(folder), "commit", "-q", "-m", "a long file"], check=True)
-    yield folder
+    return folder
 
 
-async def test_a_constrained_run_sends_position_and_keys_and_tells_every_turn() -> None:
+async def test_a_constrained_run_sends_position_and_keys_and_tells_every_turn(tools: RecordingServers) -> None:
     answers = [say("", ASK_NOW, token_ids=[1, 2, 3]), say("", ASK_CONVERT)]
-    done = await run(TWO_STEPS, answers, constrained=True, settings=replace(QUICK, token_ids=True))
+    done = await run(tools, TWO_STEPS, answers, constrained=True, settings=replace(QUICK, token_ids=True))
     assert done.error is None
     first, second = done.turns
     assert (first.number, first.position, first.permitted, first.may_end) == (1, "start", ("get_current_time",), False)
@@ -162,8 +174,8 @@ async def test_a_constrained_run_sends_position_and_keys_and_tells_every_turn() 
     assert later["messages"][2]["tool_call_id"] == "call_0"
 
 
-async def test_a_plain_run_offers_the_legal_tools_narrowed_by_the_routine() -> None:
-    done = await run(TWO_STEPS, [say("", ASK_NOW), say("", ASK_CONVERT)], constrained=False)
+async def test_a_plain_run_offers_the_legal_tools_narrowed_by_the_routine(tools: RecordingServers) -> None:
+    done = await run(tools, TWO_STEPS, [say("", ASK_NOW), say("", ASK_CONVERT)], constrained=False)
     assert done.error is None
     assert [turn.step.id for turn in done.turns] == ["1", "2"]
     first, second = done.requests
@@ -209,9 +221,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("case", WRONG)
-async def test_what_is_not_allowed_is_never_called(case: str, constrained: bool) -> None:
+async def test_what_is_not_allowed_is_never_called(tools: RecordingServers, case: str, constrained: bool) -> None:
     answer, message = WRONG[case]
-    done = await run(TWO_STEPS, [answer] * 3, constrained=constrained)
+    done = await run(tools, TWO_STEPS, [answer] * 3, constrained=constrained)
     assert isinstance(done.error, RunError)
     assert message in str(done.error)
     assert "routine 'clock'" in str(done.error)
@@ -219,35 +231,9 @@ async def test_what_is_not_allowed_is_never_called(case: str, constrained: bool)
     assert len(done.requests) == (1 if constrained else 3)
 
 
-SOURCES: dict[str, tuple[Source, Any, str]] = {
-    "another constant": (Constant("UTC"), "Asia/Tokyo", "expected the constant 'UTC', got 'Asia/Tokyo'"),
-    "another key": (Key("memory_input_zone"), "memory_input_other", "expected the key memory_input_zone"),
-    "a value for a key": (Key("memory_input_zone"), "Asia/Tokyo", "expected the key memory_input_zone, got 'Asia/Tokyo'"),
-    "a value for any key": (AnyKey(), "Asia/Tokyo", "expected a live key, got 'Asia/Tokyo'"),
-    "a key for a literal": (Literal(), "memory_input_zone", "expected a value, not a key"),
-}
-
-
-@pytest.mark.parametrize("case", SOURCES)
-async def test_the_routine_binds_arguments(case: str) -> None:
-    source, value, message = SOURCES[case]
-    routine = clock(step("get_current_time", timezone=source))
-    done = await run(routine, [say("", ("get_current_time", {"timezone": value}))], constrained=True)
-    assert f"Step 1, tool 'get_current_time', argument 'timezone': {message}" in str(done.error)
-    assert done.calls == []
-
-
-async def test_an_argument_that_is_left_out_must_not_be_given(repo: Path) -> None:
-    routine = Routine("look", steps=(step("git_log", max_count=Omit()),))
-    call = ("git_log", {"repo_path": str(repo), "max_count": 3})
-    done = await run(routine, [say("", call)], GIT, constrained=True, inputs={})
-    assert "argument 'max_count': expected it to be left out, got '3'" in str(done.error)
-    assert done.calls == []
-
-
-async def test_a_plain_model_is_told_what_was_wrong_and_may_try_again() -> None:
+async def test_a_plain_model_is_told_what_was_wrong_and_may_try_again(tools: RecordingServers) -> None:
     answers = [say("", ASK_CONVERT), say("hm"), say("", ASK_NOW), say("", ASK_CONVERT)]
-    done = await run(TWO_STEPS, answers, constrained=False)
+    done = await run(tools, TWO_STEPS, answers, constrained=False)
     assert done.error is None
     assert [turn.attempts for turn in done.turns] == [3, 1]
     third, fourth = done.requests[2:]
@@ -258,50 +244,50 @@ async def test_a_plain_model_is_told_what_was_wrong_and_may_try_again() -> None:
     assert not any("Refused" in (message["content"] or "") for message in fourth["messages"])
 
 
-async def test_headers_tell_steps_of_one_tool_apart() -> None:
+async def test_headers_tell_steps_of_one_tool_apart(tools: RecordingServers) -> None:
     late = step("get_current_time", timezone=Constant("UTC"), finish=True)
     routine = clock(step("get_current_time", Branch("late", steps=(late,))), step("get_current_time"))
     taken = say("Thought: late\nBranch 1-1 Step 1", ("get_current_time", {"timezone": "UTC"}))
     for constrained in (True, False):
-        done = await run(routine, [say("", ASK_NOW), taken], constrained=constrained)
+        done = await run(tools, routine, [say("", ASK_NOW), taken], constrained=constrained)
         assert [turn.step.id for turn in done.turns] == ["1", "1-1_1"]
         assert done.finished is not None
         assert done.finished.position == "1-1_1"
-        done = await run(routine, [say("", ASK_NOW), say("", ASK_NOW)], constrained=constrained)
-        assert "those are Branch 1-1 Step 1 (get_current_time), Step 2" in str(done.error)
+        done = await run(tools, routine, [say("", ASK_NOW)] * 4, constrained=constrained)
+        assert "those are Branch 1-1 Step 1 (get_current_time), Step 2 (get_current_time)" in str(done.error)
         assert len(done.calls) == 1
     assert done.requests[-1]["tool_choice"] == "auto"
     assert "Write its header" in done.requests[1]["messages"][-1]["content"]
 
 
-async def test_a_final_answer_where_the_routine_may_end() -> None:
+async def test_a_final_answer_where_the_routine_may_end(tools: RecordingServers) -> None:
     routine = clock(step("get_current_time", Branch("odd", steps=(step("get_current_time"),))))
     for constrained in (True, False):
-        done = await run(routine, [say("", ASK_NOW), say("It is late.", token_ids=[7])], constrained=constrained)
+        done = await run(tools, routine, [say("", ASK_NOW), say("It is late.", token_ids=[7])], constrained=constrained)
         assert done.finished == Finished(End.ANSWERED, "1", 1, "It is late.", token_ids=(7,))
     assert done.requests[1]["tool_choice"] == "auto"
 
 
-async def test_a_call_cut_off_where_the_routine_may_end_is_no_answer() -> None:
+async def test_a_call_cut_off_where_the_routine_may_end_is_no_answer(tools: RecordingServers) -> None:
     routine = clock(step("get_current_time", Branch("odd", steps=(step("get_current_time"),))))
     for cut in (say('<tool_call>\n{"name"', reason="stop"), say("It is", reason="length")):
-        done = await run(routine, [say("", ASK_NOW), cut], constrained=True)
+        done = await run(tools, routine, [say("", ASK_NOW), cut], constrained=True)
         assert done.finished is None
         assert len(done.calls) == 1
 
 
-async def test_a_closing_answer_behind_the_last_step() -> None:
+async def test_a_closing_answer_behind_the_last_step(tools: RecordingServers) -> None:
     settings = replace(QUICK, closing_answer=True)
     for constrained in (True, False):
         answers = [say("", ASK_NOW), say("All is", reason="length")]
-        done = await run(clock(NOW), answers, constrained=constrained, settings=settings)
+        done = await run(tools, clock(NOW), answers, constrained=constrained, settings=settings)
         assert done.finished == Finished(End.ANSWERED, "1", 1, "All is", is_cut_off=True)
     assert "tools" not in done.requests[1]
-    done = await run(clock(NOW), [say("", ASK_NOW), say("", ASK_NOW)], constrained=True, settings=settings)
+    done = await run(tools, clock(NOW), [say("", ASK_NOW), say("", ASK_NOW)], constrained=True, settings=settings)
     assert "those are the end" in str(done.error)
 
 
-async def test_long_results_are_shown_by_their_keys(repo: Path) -> None:
+async def test_long_results_are_shown_by_their_keys(tools: RecordingServers, repo: Path) -> None:
     routine = Routine(
         "look",
         inputs=(Variable("repo_path", TEXT),),
@@ -312,7 +298,7 @@ async def test_long_results_are_shown_by_their_keys(repo: Path) -> None:
     )
     show = ("git_show", {"repo_path": "memory_input_repo_path", "revision": "HEAD"})
     answers = [say("", show), say("", ("get_current_time", {"timezone": "UTC"}))]
-    done = await run(routine, answers, GIT, TIME, constrained=True, inputs={"repo_path": str(repo)})
+    done = await run(tools, routine, answers, constrained=True, inputs={"repo_path": str(repo)})
     assert done.error is None
     shown = done.turns[0].observation
     assert shown.startswith('memory_1_result: "commit ')
@@ -320,29 +306,22 @@ async def test_long_results_are_shown_by_their_keys(repo: Path) -> None:
     assert done.requests[1]["messages"][-1]["content"] == shown
     assert done.requests[1]["routine"]["memory"]["memory_1_result"]["schema"] == TEXT
     memory = VariableMemory(threshold_chars=20)
-    done = await run(clock(NOW), [say("", ASK_NOW)], constrained=True, memory=memory)
+    done = await run(tools, clock(NOW), [say("", ASK_NOW)], constrained=True, memory=memory)
     now, zone = done.turns[0].observation.split("\n")
     assert now.startswith('memory_1_now: "')
     assert zone == "memory_1_zone: Asia/Tokyo"
 
 
-async def test_items_that_the_routine_reads_have_keys_of_their_own() -> None:
-    outputs = (Variable("parts", {"type": "array", "items": TEXT, "minItems": 1}, pointer="/parts"),)
-    routine = clock(step("get_current_time", outputs=outputs))
-    done = await run(routine, [say("", ASK_NOW)], constrained=True)
-    assert "unknown" in str(done.error) or "names nothing in the result" in str(done.error)
-
-
-async def test_an_output_that_is_not_in_the_result(repo: Path) -> None:
+async def test_an_output_that_is_not_in_the_result(tools: RecordingServers, repo: Path) -> None:
     outputs = (Variable("rows", {"type": "array"}, pointer="/rows"),)
     routine = Routine("look", steps=(step("git_status", outputs=outputs),))
-    done = await run(routine, [say("", ("git_status", {"repo_path": str(repo)}))], GIT, constrained=True, inputs={})
+    done = await run(tools, routine, [say("", ("git_status", {"repo_path": str(repo)}))], constrained=True, inputs={})
     assert "routine 'look', Step 1, output 'rows': not in the result of tool 'git_status'" in str(done.error)
     assert isinstance(done.error, RunError)
 
 
-async def test_a_tool_that_fails_ends_the_run_behind_its_event() -> None:
-    done = await run(clock(NOW, NOW), [say("", ("get_current_time", {"timezone": "Nowhere"}))], constrained=True)
+async def test_a_tool_that_fails_ends_the_run_behind_its_event(tools: RecordingServers) -> None:
+    done = await run(tools, clock(NOW, NOW), [say("", ("get_current_time", {"timezone": "Nowhere"}))], constrained=True)
     (turn,) = done.turns
     assert turn.result.is_error
     assert "Nowhere" in turn.observation
@@ -351,48 +330,53 @@ async def test_a_tool_that_fails_ends_the_run_behind_its_event() -> None:
 
 
 async def test_a_tool_that_is_slow_or_dies_is_named_with_its_step() -> None:
+    async with RecordingServers([MISBEHAVING]) as tools:
+        await check_slow_and_dead(tools)
+
+
+async def check_slow_and_dead(tools: RecordingServers) -> None:
     settings = replace(QUICK, tool_timeout_s=0.3)
     routine = Routine("nap", steps=(step("sleep"),))
-    done = await run(routine, [say("", ("sleep", {"seconds": 2}))], MISBEHAVING, constrained=True, inputs={}, settings=settings)
+    done = await run(tools, routine, [say("", ("sleep", {"seconds": 2}))], constrained=True, inputs={}, settings=settings)
     assert isinstance(done.error, ToolError)
     assert str(done.error).startswith("routine 'nap', Step 1: MCP server 'misbehaving'")
-    done = await run(Routine("die", steps=(step("die"),)), [say("", ("die", {}))], MISBEHAVING, constrained=True, inputs={})
+    done = await run(tools, Routine("die", steps=(step("die"),)), [say("", ("die", {}))], constrained=True, inputs={})
     assert "routine 'die', Step 1: " in str(done.error)
     assert "the server is gone" in str(done.error)
 
 
-async def test_a_slow_model_server() -> None:
+async def test_a_slow_model_server(tools: RecordingServers) -> None:
     settings = replace(QUICK, model_timeout_s=0.3)
     with model_server([say("", ASK_NOW)], routines=[{"name": "clock"}], delay_s=1) as played:
-        done = await run(TWO_STEPS, [], constrained=True, settings=settings, server=played)
+        done = await run_against(played, tools, TWO_STEPS, settings=settings)
     assert "routine 'clock', after the start: the model server did not answer in time" in str(done.error)
 
 
-async def test_a_model_server_that_refuses_or_answers_nonsense() -> None:
+async def test_a_model_server_that_refuses_or_answers_nonsense(tools: RecordingServers) -> None:
     refusal = {"error": {"message": "max_tokens is too small"}, "status": 400}
-    done = await run(TWO_STEPS, [refusal], constrained=True)
+    done = await run(tools, TWO_STEPS, [refusal], constrained=True)
     assert "the model server refused the request: " in str(done.error)
     assert "max_tokens is too small" in str(done.error)
-    done = await run(TWO_STEPS, [{"choices": []}], constrained=True)
+    done = await run(tools, TWO_STEPS, [{"choices": []}], constrained=True)
     assert "has no message" in str(done.error)
 
 
-async def test_no_model_server_at_all() -> None:
+async def test_no_model_server_at_all(tools: RecordingServers) -> None:
     with model_server([]) as played:
         pass
-    done = await run(TWO_STEPS, [], constrained=True, server=played)
+    done = await run_against(played, tools, TWO_STEPS)
     assert "routine 'clock': the model server gave no answer" in str(done.error)
 
 
-async def test_another_version_of_the_routine_is_refused() -> None:
+async def test_another_version_of_the_routine_is_refused(tools: RecordingServers) -> None:
     with model_server([], routines=[{"name": "other"}, {"name": "clock", "version": "00000000"}]) as played:
-        done = await run(TWO_STEPS, [], constrained=True, server=played)
+        done = await run_against(played, tools, TWO_STEPS)
     assert f"the server has version '00000000', expected '{TWO_STEPS.version}'" in str(done.error)
 
 
-async def test_a_server_that_lists_other_routines_is_a_plain_one() -> None:
+async def test_a_server_that_lists_other_routines_is_a_plain_one(tools: RecordingServers) -> None:
     with model_server([say("", ASK_NOW)], routines=[{"name": "other"}]) as played:
-        done = await run(clock(NOW), [], constrained=False, server=played)
+        done = await run_against(played, tools, clock(NOW))
     assert done.error is None
     assert "tools" in done.requests[0]
 
@@ -406,33 +390,33 @@ async def test_a_server_that_lists_other_routines_is_a_plain_one() -> None:
         ({"zone": "UTC", "x": 1}, "has no input 'x'; it has zone"),
     ],
 )
-async def test_inputs_must_be_those_declared(inputs: dict[str, Any], message: str) -> None:
-    done = await run(TWO_STEPS, [], constrained=True, inputs=inputs)
+async def test_inputs_must_be_those_declared(tools: RecordingServers, inputs: dict[str, Any], message: str) -> None:
+    done = await run(tools, TWO_STEPS, [], constrained=True, inputs=inputs)
     assert isinstance(done.error, RunError)
     assert message in str(done.error)
     assert done.requests == []
 
 
-async def test_a_routine_that_does_not_fit_the_tools() -> None:
-    done = await run(clock(step("get_curent_time")), [], constrained=True)
+async def test_a_routine_that_does_not_fit_the_tools(tools: RecordingServers) -> None:
+    done = await run(tools, clock(step("get_curent_time")), [], constrained=True)
     assert isinstance(done.error, RoutineError)
     assert "did you mean 'get_current_time'?" in str(done.error)
 
 
-async def test_the_bound_on_turns() -> None:
+async def test_the_bound_on_turns(tools: RecordingServers) -> None:
     settings = replace(QUICK, max_turns=1)
-    done = await run(TWO_STEPS, [say("", ASK_NOW), say("", ASK_CONVERT)], constrained=True, settings=settings)
+    done = await run(tools, TWO_STEPS, [say("", ASK_NOW), say("", ASK_CONVERT)], constrained=True, settings=settings)
     assert "after Step 1: no end after 1 turns, the bound" in str(done.error)
-    done = await run(clock(NOW), [say("", ASK_NOW)], constrained=True, settings=settings)
+    done = await run(tools, clock(NOW), [say("", ASK_NOW)], constrained=True, settings=settings)
     assert done.finished is not None
     with pytest.raises(RunError, match="attempts is 0"):
         RunSettings(attempts=0)
 
 
-async def test_a_constant_is_called_as_written_and_an_escaped_literal_is_unescaped() -> None:
+async def test_a_constant_is_called_as_written_and_an_escaped_literal_is_unescaped(tools: RecordingServers) -> None:
     routine = clock(step("get_current_time", timezone=Constant("\\memory_x")))
-    done = await run(routine, [say("", ("get_current_time", {"timezone": "\\memory_x"}))], constrained=True)
+    done = await run(tools, routine, [say("", ("get_current_time", {"timezone": "\\memory_x"}))], constrained=True)
     assert done.calls == [("get_current_time", {"timezone": "\\memory_x"})]
     routine = clock(step("get_current_time", timezone=Literal()))
-    done = await run(routine, [say("", ("get_current_time", {"timezone": "\\memory_x"}))], constrained=True)
+    done = await run(tools, routine, [say("", ("get_current_time", {"timezone": "\\memory_x"}))], constrained=True)
     assert done.calls == [("get_current_time", {"timezone": "memory_x"})]

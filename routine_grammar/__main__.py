@@ -1,0 +1,178 @@
+"""The commands: `python -m routine_grammar check | demo | tools | lark`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from routine_grammar.errors import RoutineError, RoutineGrammarError, ToolError
+
+if TYPE_CHECKING:
+    from routine_grammar.routine import Routine, Tool
+
+_FAILED, _INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns 0, 1 where `check` found problems, 2 after an error, told in one message on standard error, 130 where it was
+    interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except RoutineGrammarError as error:
+        notes = "".join(f"\n  in {note}" for note in getattr(error, "__notes__", ()))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        return _FAILED
+    except BrokenPipeError:
+        # The reader of our output has left; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m routine_grammar", description="Routines compiled to grammars.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="tell everything that is wrong with Routines", allow_abbrev=False)
+    check.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a Routine in YAML, JSON or text")
+    _add_tools(check, required=False)
+    check.set_defaults(command=_check)
+    demo = commands.add_parser("demo", help="carry out a demo Routine with a real server and real tools", allow_abbrev=False)
+    demo.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server (default: one is started)")
+    demo.add_argument("--routine", metavar="NAME", default="repository_review", help="the Routine (default: %(default)s)")
+    demo.set_defaults(command=_demo)
+    tools = commands.add_parser("tools", help="list the tools of MCP servers", allow_abbrev=False)
+    tools.add_argument("--mcp", metavar="CONFIG", type=Path, required=True, help='the servers: {"mcpServers": {…}}')
+    tools.add_argument("--record", metavar="FILE", type=Path, help="write the tools there, for --tools")
+    tools.set_defaults(command=_tools)
+    lark = commands.add_parser("lark", help="print the grammar of a Routine", allow_abbrev=False)
+    lark.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON or text")
+    _add_tools(lark, required=True)
+    lark.add_argument("--position", metavar="P", help="only the turn at this position: start, or the id of a step")
+    lark.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
+    lark.set_defaults(command=_lark)
+    return parser
+
+
+def _add_tools(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument("--mcp", metavar="CONFIG", type=Path, help="start these MCP servers and list their tools")
+    group.add_argument("--tools", metavar="FILE", type=Path, help="a recorded list of tools")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    tools = _listed_tools(arguments)
+    problems = [problem for file in arguments.files for problem in _problems(file, tools)]
+    for problem in problems:
+        print(problem)
+    files = len(arguments.files)
+    if problems:
+        print(_count(len(problems), "problem"), "in", _count(files, "file"))
+        return 1
+    unchecked = "" if tools is not None else " (tools are checked with --mcp or --tools)"
+    print(f"{_count(files, 'routine')}, no problems{unchecked}")
+    return 0
+
+
+def _problems(file: Path, tools: Sequence[Tool] | None) -> list[str]:
+    """Everything that is wrong with a file's Routine: by itself, else with its tools, else as a grammar."""
+    from routine_grammar.api import compile_routine
+    from routine_grammar.routine import Routine, check
+
+    try:
+        routine = Routine.load(file)
+    except RoutineError as error:
+        return list(error.problems) or [str(error)]
+    if tools is None:
+        return []
+    problems = sorted(check(routine, tools), key=lambda problem: problem.line or 0)
+    if problems:
+        return [str(problem) for problem in problems]
+    try:
+        compile_routine(routine, tools)
+    except RoutineGrammarError as error:
+        notes = dict.fromkeys((f"routine {routine.name!r}", *getattr(error, "__notes__", ())))
+        where = next(reversed(notes))
+        return [f"{file}: {error}" if where in str(error) else f"{file}: {where}: {error}"]
+    return []
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from routine_grammar.demo.run import run_demo
+
+    run_demo(arguments.base_url, arguments.routine)
+    return 0
+
+
+def _tools(arguments: argparse.Namespace) -> int:
+    tools = asyncio.run(_tools_of_servers(arguments.mcp, arguments.record))
+    if arguments.record is not None:
+        print(f"{_count(len(tools), 'tool')} written to {arguments.record}")
+        return 0
+    for tool in tools:
+        parameters = ", ".join(tool.parameters)
+        print(f"{tool.name}({parameters}): {' '.join(tool.description.split())}")
+    return 0
+
+
+def _lark(arguments: argparse.Namespace) -> int:
+    from routine_grammar.api import compile_routine
+
+    routine = _routine(arguments.file)
+    compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect)
+    if arguments.position is None:
+        print(compiled.lark, end="")
+        return 0
+    # Which keys are live is known only in a run; all that can be by then show the whole grammar.
+    _, keys = compiled.graph.keys_before(arguments.position)
+    print(compiled.turn(arguments.position, sorted(keys)).lark, end="")
+    return 0
+
+
+def _routine(file: Path) -> Routine:
+    from routine_grammar.routine import Routine
+
+    return Routine.load(file)
+
+
+def _listed_tools(arguments: argparse.Namespace) -> tuple[Tool, ...] | None:
+    """The tools of the running servers or of the record; None where neither is named."""
+    from routine_grammar.routine import load_tools
+
+    if arguments.tools is not None:
+        return load_tools(arguments.tools)
+    return None if arguments.mcp is None else asyncio.run(_tools_of_servers(arguments.mcp, None))
+
+
+async def _tools_of_servers(config: Path, record: Path | None) -> tuple[Tool, ...]:
+    from routine_grammar.agent.tools import ToolServers, load_mcp_config
+
+    async with ToolServers(load_mcp_config(config)) as servers:
+        if record is not None:
+            try:
+                servers.record_tools(record)
+            except OSError as error:
+                raise ToolError(f"{record}: can't be written: {error.strerror or error}") from error
+        return servers.tools
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

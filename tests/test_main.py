@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from routine_grammar.__main__ import main
+from routine_grammar.demo.catalogue import demo_folder
+
+TOOLS = str(demo_folder() / "tools.json")
+MEETING = demo_folder() / "routines" / "meeting_times.yaml"
+REVIEW = demo_folder() / "routines" / "repository_review.yaml"
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"time": {"command": sys.executable, "args": ["-m", "mcp_server_time"]}}}))
+    return str(path)
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_check_finds_nothing_in_the_demo(capsys: Captured) -> None:
+    assert main(["check", str(MEETING), str(REVIEW), "--tools", TOOLS]) == 0
+    assert capsys.readouterr() == ("2 routines, no problems\n", "")
+    assert main(["check", str(MEETING)]) == 0
+    assert capsys.readouterr().out == "1 routine, no problems (tools are checked with --mcp or --tools)\n"
+
+
+def test_check_lists_every_problem_of_every_file(tmp_path: Path, capsys: Captured) -> None:
+    text = REVIEW.read_text()
+    wrong_tools = text.replace("tool: git_log", "tool: git_lgo").replace("max_count", "max_cuont")
+    first = written(tmp_path, "first.yaml", wrong_tools.replace("revision: {const", "revison: {const"))
+    second = written(tmp_path, "second.yaml", "name: r\nsteps:\n  - name: a\n    tool: git_status\n    argumets: {}\n")
+    third = written(tmp_path, "third.txt", "Step 1. a: use the t tool.\nStep 3. b: use the t tool.\n")
+    fourth = written(tmp_path, "fourth.yaml", "name: [\n")
+    missing = str(tmp_path / "missing.yaml")
+    assert main(["check", first, second, third, fourth, str(MEETING), missing, "--tools", TOOLS]) == 1
+    shown = capsys.readouterr()
+    *lines, total = shown.out.splitlines()
+    line_of = {
+        part: next(n for n, line in enumerate(Path(first).read_text().splitlines(), 1) if part in line)
+        for part in ("revison", "git_lgo")
+    }
+    assert lines[0].startswith(f"{first}:{line_of['revison']}: routine 'repository_review', Branch 1-2 Step 1, ")
+    assert lines[0].endswith("tool 'git_show' has no parameter 'revison'; did you mean 'revision'?")
+    assert lines[1] == (
+        f"{first}:{line_of['git_lgo']}: routine 'repository_review', Step 2, field tool: unknown tool 'git_lgo'; "
+        "did you mean 'git_log'?"
+    )
+    assert lines[2].startswith(f"{second}:5: routine 'r', Step 1, field argumets: unknown field")
+    assert "did you mean 'arguments'?" in lines[2]
+    assert lines[3].startswith(f"{third}:2: Step 3 is out of order; expected Step 2")
+    assert lines[4].startswith(f"{fourth}:")
+    assert lines[5] == f"{missing}: can't be read: No such file or directory"
+    assert total == "6 problems in 6 files"
+    assert shown.err == ""
+
+
+def test_check_tells_what_no_grammar_can_hold(tmp_path: Path, capsys: Captured) -> None:
+    schema = {"type": "object", "properties": {"rows": {"type": "array", "contains": {"type": "integer"}}}}
+    tools = written(tmp_path, "tools.json", json.dumps({"tools": [{"name": "store", "inputSchema": schema}]}))
+    file = written(tmp_path, "r.yaml", "name: r\nsteps:\n  - {name: a, tool: store}\n")
+    assert main(["check", file, "--tools", tools]) == 1
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"{file}: routine 'r', step 1, tool 'store', argument 'rows': ")
+    assert "'contains'" in line
+
+
+def test_check_and_lark_with_running_servers(config: str, capsys: Captured) -> None:
+    assert main(["check", str(MEETING), "--mcp", config]) == 0
+    assert main(["check", str(REVIEW), "--mcp", config]) == 1
+    assert "unknown tool 'git_status'" in capsys.readouterr().out
+    assert main(["lark", str(MEETING), "--mcp", config, "--position", "start"]) == 0
+    assert "get_current_time" in capsys.readouterr().out
+
+
+def test_tools_are_listed_and_recorded(config: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["tools", "--mcp", config]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "get_current_time(timezone): Get current time in a specific timezone"
+    record = str(tmp_path / "tools.json")
+    assert main(["tools", "--mcp", config, "--record", record]) == 0
+    assert capsys.readouterr().out == f"2 tools written to {record}\n"
+    assert main(["check", str(MEETING), "--tools", record]) == 0
+    assert main(["tools", "--mcp", config, "--record", str(tmp_path / "no" / "folder")]) == 2
+    assert "can't be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_lark_prints_the_whole_routine_or_one_turn(capsys: Captured) -> None:
+    assert main(["lark", str(MEETING), "--tools", TOOLS]) == 0
+    whole = capsys.readouterr().out
+    assert "start: at_start" in whole
+    assert "at_1_1_1:" in whole
+    assert main(["lark", str(MEETING), "--tools", TOOLS, "--position", "2", "--dialect", "hermes"]) == 0
+    turn = capsys.readouterr().out
+    assert turn.count("convert_time") == 1
+    assert "memory_input_second_office" in turn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lark", str(MEETING), "--tools", TOOLS, "--position", "9"], "has no position '9'; its positions are start, 1"),
+        (["lark", str(MEETING), "--tools", TOOLS, "--dialect", "zulu"], "there is no dialect 'zulu'"),
+        (["lark", "missing.yaml", "--tools", TOOLS], "missing.yaml: can't be read"),
+        (["lark", str(MEETING), "--tools", "missing.json"], "missing.json: can't be read"),
+        (["check", str(MEETING), "--mcp", "missing.json"], "missing.json: can't be read"),
+        (["tools", "--mcp", "missing.json"], "missing.json: can't be read"),
+        (["demo", "--routine", "repository_revue"], "did you mean 'repository_review'?"),
+    ],
+)
+def test_an_error_is_one_message_and_status_2(arguments: list[str], message: str, capsys: Captured) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["chekc"], ["check"], ["lark", "x"], ["check", "x", "--tool", "y"]])
+def test_unknown_or_missing_arguments_are_refused(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m routine_grammar" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    command = f"{sys.executable} -m routine_grammar lark {MEETING} --tools {TOOLS} | true"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
