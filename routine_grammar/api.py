@@ -23,9 +23,9 @@ from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, key_types
 from routine_grammar.routine.graph import START, Graph
-from routine_grammar.routine.keys import SIGIL, MemoryKey
-from routine_grammar.routine.model import Routine, Step
-from routine_grammar.routine.tools import Tool
+from routine_grammar.routine.keys import SIGIL, MemoryKey, ParsedKey, parse_key
+from routine_grammar.routine.model import Key, Routine, Step
+from routine_grammar.routine.tools import Tool, schema_at
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -160,7 +160,8 @@ class CompiledRoutine:
 
     def _possible_keys(self, position: str) -> Sequence[MemoryKey]:
         _, sometimes = self.graph.keys_before(position)
-        spelled = sorted(self.scope.sigil + key.removeprefix(SIGIL) for key in sometimes)
+        items = {key for key in self.key_types if _whole_key(key) in sometimes}
+        spelled = sorted(self.scope.sigil + key.removeprefix(SIGIL) for key in sometimes | items)
         return live_keys(spelled, self.key_types, SIGIL, self.scope.sigil)
 
 
@@ -175,10 +176,24 @@ def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "
     if problems:
         raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
     scope = TurnScope(Graph.of(routine), {tool.name: tool for tool in tools}, load_dialect(dialect), sigil)
-    compiled = CompiledRoutine(routine, scope, key_types(scope.graph, tools))
+    types = key_types(scope.graph, tools)
+    compiled = CompiledRoutine(routine, scope, {**types, **_item_types(routine, types)})
     for position in compiled.graph.positions:  # every schema and constant is met once, so that no turn fails on one
         turn_grammar(scope, position, compiled._possible_keys(position))
     return compiled
+
+
+def _whole_key(key: str) -> str:
+    """The key of the list that a key names an item of; else the key itself."""
+    parsed = parse_key(key)
+    return ParsedKey(parsed.step, parsed.name).text()
+
+
+def _item_types(routine: Routine, types: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any] | None]:
+    """The types of the list items that a Routine reads by keys of their own."""
+    read = {source.key for step in routine for source in step.arguments.values() if isinstance(source, Key)}
+    items = {key: parse_key(key).item for key in read if key not in types}
+    return {key: schema_at(types.get(_whole_key(key)) or {}, f"/{item}") for key, item in items.items() if item is not None}
 
 
 def compile_schema(schema: Any) -> Grammar:
