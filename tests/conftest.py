@@ -14,9 +14,13 @@ from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.demo.server import model_server
+from routine_grammar.engines.vllm.environment import hide_broken_packages
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+# Before any test imports transformers, which asks once what is installed: as the launcher does for its own process.
+hide_broken_packages()
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,6 @@ SCHEMA = {
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_generates_under_a_grammar() -> None:
-    from routine_grammar.engines.vllm.environment import hide_broken_packages
-
-    hide_broken_packages()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = str(demo_model_path())
