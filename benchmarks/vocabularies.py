@@ -1,0 +1,56 @@
+"""Vocabularies to measure over, each with its own way to cut text into tokens."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from routine_grammar.demo.model import demo_model_path
+from routine_grammar.masks.vocabulary import Vocabulary
+
+_END_OF_TEXT = 2  # of the tekken files
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """A vocabulary, and text to the ids that its model was trained on."""
+
+    name: str
+    vocabulary: Vocabulary
+    encode: Callable[[str], list[int]]
+
+
+def largest_tokenization() -> Tokenization:
+    """That of the largest vocabulary there is offline: mistral-common's, where installed, else the demo model's."""
+    spec = importlib.util.find_spec("mistral_common")
+    if spec is None or spec.origin is None:
+        return demo_tokenization()
+    files = sorted((Path(spec.origin).parent / "data").glob("tekken_*.json"), key=lambda file: file.stat().st_size)
+    return tekken_tokenization(files[-1]) if files else demo_tokenization()
+
+
+def tekken_tokenization(file: Path) -> Tokenization:
+    """That of a tekken file: special tokens first, then the bytes of every rank."""
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+    document = json.loads(file.read_text(encoding="utf-8"))
+    size, special = (document["config"][name] for name in ("default_vocab_size", "default_num_special_tokens"))
+    tokens = [b""] * size
+    for entry in document["vocab"][: size - special]:
+        tokens[entry["rank"] + special] = base64.b64decode(entry["token_bytes"])
+    tekken = Tekkenizer.from_file(file)
+    vocabulary = Vocabulary(tokens, {}, [_END_OF_TEXT])
+    return Tokenization(f"{file.stem} of mistral-common", vocabulary, lambda text: tekken.encode(text, bos=False, eos=False))
+
+
+def demo_tokenization() -> Tokenization:
+    """That of the demo model: markers are tokens of their own."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(demo_model_path())
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    return Tokenization("demo model", vocabulary, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))

@@ -1,0 +1,241 @@
+"""The workload: one turn of a Routine that offers tools and memory keys, in three sizes, with texts inside and outside of it.
+
+Everything is drawn from a seed and built through the public API, so that every arm gets the same turn. The plain variant of
+a case has JSON strings that may spell anything: what other tools' grammars usually say.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from routine_grammar.api import Grammar, compile_routine
+from routine_grammar.grammar import tree
+from routine_grammar.grammar.json_text import EXACT
+from routine_grammar.routine.keys import SIGIL
+from routine_grammar.routine.model import AnyKey, Branch, Literal, Routine, Source, Step, Thought, Variable
+from routine_grammar.routine.tools import Tool
+
+SEED = 4
+PLAIN = "medium, plain strings"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many tools a turn offers, how many parameters each has (from, to), and how many keys are live."""
+
+    tools: int
+    parameters: tuple[int, int]
+    keys: int
+
+
+SIZES: Mapping[str, Size] = {
+    "small": Size(1, (2, 2), 4),
+    "medium": Size(3, (4, 4), 8),
+    "large": Size(20, (3, 6), 40),
+}
+
+# Kinds of parameters with their weights: mostly references to what is known, as in written procedures.
+KINDS = {"key": 7, "enum": 3, "string": 3, "integer": 2, "boolean": 2, "number": 1, "strings": 1}
+SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "key": {"type": "string"},
+    "string": {"type": "string"},
+    "integer": {"type": "integer"},
+    "boolean": {"type": "boolean"},
+    "number": {"type": "number"},
+    "strings": {"type": "array", "items": {"type": "string"}},
+}
+CHOICES = (
+    ("economy", "premium", "business"),
+    ("draft", "open", "blocked", "done"),
+    ("Berlin", "Osaka", "Nairobi", "Lima", "Toronto"),
+    ("daily", "weekly", "monthly"),
+    ("read_only", "read_write"),
+)
+ACTIONS = _words("open close fetch store book move merge split count check order refund ship track label index")
+OBJECTS = _words("parcel room ledger flight sample device recipe badge permit survey lesson vehicle sensor folder")
+FIELDS = _words("""
+title target origin owner amount unit weight span count level reason note colour tags topic deadline retries mode label
+place audience channel
+""")
+WORDS = _words("""
+the second delivery arrived late again so please ask our warehouse to check every crate before Monday and tell Zoë that
+her new desk stands upstairs while rain kept most visitors inside near 40 lamps still need wiring
+""")
+RARE = ("naïve", "東京", "Größe", "🙂", 'so-called "fix"', "C:\\temp", "line\nbreak", "a < b", "m")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a tool; `choices` are those of an enum."""
+
+    name: str
+    kind: str
+    required: bool
+    choices: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Its JSON Schema."""
+        return {"enum": list(self.choices)} if self.choices else SCHEMAS[self.kind]
+
+    @property
+    def source(self) -> Source:
+        """Where a Routine says its value comes from."""
+        return AnyKey() if self.kind == "key" else Literal()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A grammar to decode under, texts that it allows and texts that it refuses."""
+
+    name: str
+    grammar: Grammar
+    samples: tuple[str, ...]
+    invalid: tuple[str, ...]
+
+    def plain(self, name: str) -> Case:
+        """The case with strings that may spell anything."""
+        root, *rules = (_with_plain_strings(node) for node in (self.grammar.tree.root, *self.grammar.tree.rules.values()))
+        plain = tree.Grammar(root, dict(zip(self.grammar.tree.rules, rules, strict=True)))
+        return replace(self, name=name, grammar=Grammar(plain))
+
+
+def make_cases(samples: int, seed: int = SEED) -> list[Case]:
+    """All cases; raises `ValueError` where a text is on the wrong side of its grammar."""
+    cases = {size: make_case(size, samples, seed) for size in SIZES}
+    return [*cases.values(), cases["medium"].plain(PLAIN)]
+
+
+def make_case(size: str, samples: int, seed: int = SEED) -> Case:
+    """The case of a size, with as many texts allowed and refused."""
+    rng = random.Random(f"{size} {seed}")
+    tools = _draw_tools(SIZES[size], rng)
+    names = [f"{thing}_{field}" for thing in OBJECTS for field in FIELDS]
+    inputs = rng.sample(names, SIZES[size].keys)
+    keys = [f"{SIGIL}input_{name}" for name in inputs]
+    routine = _routine(size, tools, inputs)
+    turn = compile_routine(routine, [_tool(name, parameters) for name, parameters in tools.items()]).turn(memory=keys)
+    texts = tuple(_sample(tools, keys, rng) for _ in range(samples))
+    case = Case(size, turn, texts, tuple(_spoiled(tools, keys, rng, number) for number in range(samples)))
+    for text, expected in [*((text, True) for text in case.samples), *((text, False) for text in case.invalid)]:
+        if turn.accepts(text) is not expected:
+            raise ValueError(f"case {size}: expected the turn to {'allow' if expected else 'refuse'} {text!r}")
+    return case
+
+
+def _routine(name: str, tools: Mapping[str, Sequence[Parameter]], inputs: Sequence[str]) -> Routine:
+    """A Routine whose first turn offers all the tools: under a choice of branches, where there are several."""
+    steps = [
+        Step("", f"Use {tool}", tool=tool, arguments={parameter.name: parameter.source for parameter in parameters})
+        for tool, parameters in tools.items()
+    ]
+    branches = [Branch(f"{step.name} fits", steps=(step,)) for step in steps[:-1]] + [Branch(None, True, (steps[-1],))]
+    first = steps[0] if len(steps) == 1 else Step("", "Choose", branches=tuple(branches))
+    variables = tuple(Variable(name, {"type": "string"}) for name in inputs)
+    return Routine(name, inputs=variables, steps=(first,), thought=Thought(0, 0))
+
+
+def _draw_tools(size: Size, rng: random.Random) -> dict[str, list[Parameter]]:
+    names = rng.sample([f"{action}_{thing}" for action in ACTIONS for thing in OBJECTS], size.tools)
+    return {name: _draw_parameters(size, rng) for name in names}
+
+
+def _draw_parameters(size: Size, rng: random.Random) -> list[Parameter]:
+    """Parameters of a tool; in a turn of few tools a key comes first and a string last, so that no turn lacks them."""
+    names = rng.sample(FIELDS, rng.randint(*size.parameters))
+    kinds = rng.choices(list(KINDS), list(KINDS.values()), k=len(names))
+    if size.tools <= 3:
+        kinds[0], kinds[-1] = "key", "string"
+    return [
+        Parameter(name, kind, place == 0 or rng.random() < 0.7, rng.choice(CHOICES) if kind == "enum" else ())
+        for place, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+
+
+def _tool(name: str, parameters: Sequence[Parameter]) -> Tool:
+    schema = {
+        "type": "object",
+        "properties": {parameter.name: dict(parameter.schema) for parameter in parameters},
+        "required": [parameter.name for parameter in parameters if parameter.required],
+        "additionalProperties": False,
+    }
+    return Tool.from_mcp({"name": name, "inputSchema": schema})
+
+
+def _sample(tools: Mapping[str, Sequence[Parameter]], keys: Sequence[str], rng: random.Random) -> str:
+    name = rng.choice(list(tools))
+    given = [parameter for parameter in tools[name] if parameter.required or rng.random() < 0.6]
+    return _call(name, {parameter.name: _value(parameter, keys, rng) for parameter in given})
+
+
+def _spoiled(tools: Mapping[str, Sequence[Parameter]], keys: Sequence[str], rng: random.Random, way: int) -> str:
+    """A call that is wrong in one of five ways."""
+    name = rng.choice([name for name, parameters in tools.items() if any(p.kind == "key" for p in parameters)])
+    values = {parameter.name: _value(parameter, keys, rng) for parameter in tools[name]}
+    match way % 5:
+        case 0:
+            return _call(f"{name}_now", values)
+        case 1:
+            key = next(parameter.name for parameter in tools[name] if parameter.kind == "key")
+            return _call(name, values | {key: f'"{SIGIL}input_password"'})
+        case 2:
+            del values[next(parameter.name for parameter in tools[name] if parameter.required)]
+            return _call(name, values)
+        case 3:
+            return _call(name, values | {"surprise": "1"})
+        case _:
+            return _call(name, values).replace("}}\n", "}\n")
+
+
+def _call(name: str, values: Mapping[str, str]) -> str:
+    arguments = ", ".join(f'"{parameter}": {value}' for parameter, value in values.items())
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {{{arguments}}}}}\n</tool_call>'
+
+
+def _value(parameter: Parameter, keys: Sequence[str], rng: random.Random) -> str:
+    match parameter.kind:
+        case "key":
+            return json.dumps(rng.choice(keys))
+        case "enum":
+            return json.dumps(rng.choice(parameter.choices))
+        case "integer":
+            return str(rng.choice((0, 7, -3, 12, 480, rng.randint(0, 10**9))))
+        case "boolean":
+            return rng.choice(("true", "false"))
+        case "number":
+            return rng.choice(("0.25", "-8.5", "3e8", "19", f"{rng.uniform(0, 5000):.2f}"))
+        case "string":
+            return json.dumps(_sentence(rng), ensure_ascii=rng.random() < 0.2)
+        case _:
+            return json.dumps([_sentence(rng)[:30] for _ in range(rng.randint(0, 3))], ensure_ascii=False)
+
+
+def _sentence(rng: random.Random) -> str:
+    words = rng.choices(WORDS, k=rng.randint(2, 22))
+    if rng.random() < 0.3:
+        words.insert(rng.randrange(len(words)), rng.choice(RARE))
+    return " ".join(words).capitalize() + rng.choice((".", "!", "", "?"))
+
+
+def _with_plain_strings(node: tree.Node) -> tree.Node:
+    match node:
+        case tree.Leaf("STRING", _):
+            return EXACT.string
+        case tree.Sequence(items):
+            return tree.Sequence(tuple(map(_with_plain_strings, items)))
+        case tree.Choice(items):
+            return tree.Choice(tuple(map(_with_plain_strings, items)))
+        case tree.Optional(item):
+            return tree.Optional(_with_plain_strings(item))
+        case tree.Repeat(item, low, high):
+            return tree.Repeat(_with_plain_strings(item), low, high)
+        case _:
+            return node
