@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from routine_grammar.automaton.components import components
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence, walk
 
 INFINITE = 1 << 30
+_FAR = INFINITE >> 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +37,28 @@ EMPTY_WORD = Facts(0, True, 0, 0, 0)
 
 
 class Analysis:
-    """Facts of every rule of a grammar, found as a least fixpoint, and of any node on request."""
+    """Facts of every rule of a grammar, found as a least fixpoint, callees first, and of any node on request."""
 
     def __init__(self, rules: Mapping[str, Node], library: LeafLibrary, symbols: Mapping[str, int]) -> None:
         self._library = library
         self._symbols = symbols
         self._rules: dict[str, Facts] = dict.fromkeys(rules, NOTHING)
-        self._solve(rules)
+        self._circles: dict[str, tuple[str, ...]] = {}
+        calls = {name: _calls(tree) for name, tree in rules.items()}
+        for component in components(calls):
+            if len(component) == 1 and component[0] not in calls[component[0]]:
+                self._rules[component[0]] = self.of(rules[component[0]])
+            else:
+                self._solve({name: rules[name] for name in component})
+                self._circles.update(dict.fromkeys(component, component))
         self._refuse_left_recursion(rules)
 
     def _refuse_left_recursion(self, rules: Mapping[str, Node]) -> None:
         """A rule that can come to itself without reading anything would be entered for ever."""
         leading = {name: self._leading_calls(tree) for name, tree in rules.items()}
-        for name in rules:
-            reached, todo = set[str](), [name]
-            while todo:
-                fresh = leading[todo.pop()] - reached
-                if name in fresh:
-                    raise GrammarError(f"rule {name} begins with itself: rewrite it without left recursion")
-                reached |= fresh
-                todo += fresh
+        for component in components(leading):
+            if len(component) > 1 or component[0] in leading[component[0]]:
+                raise GrammarError(f"rule {min(component)} begins with itself: rewrite it without left recursion")
 
     def _leading_calls(self, node: Node) -> set[str]:
         """The rules that may be called at the very beginning of a node."""
@@ -76,20 +80,30 @@ class Analysis:
                 return set()
 
     def _solve(self, rules: Mapping[str, Node]) -> None:
-        """All but `farthest` rises (or falls) to a fixpoint; a distance that still grows after it has no bound."""
-        rounds_left = len(rules) + 1
-        while rounds_left:
-            found = {name: self.of(tree) for name, tree in rules.items()}
-            if found == self._rules:
-                return
-            if all(replace(facts, farthest=0) == replace(self._rules[name], farthest=0) for name, facts in found.items()):
-                rounds_left -= 1
-            self._rules = found
-        self._rules = {name: replace(facts, farthest=INFINITE) for name, facts in self._rules.items()}
+        """Facts of rules that call each other in a circle, all but `farthest` by rising (or falling) to a fixpoint."""
+        changed = True
+        while changed:
+            changed = False
+            for name, tree in rules.items():
+                facts = replace(self.of(tree), farthest=0)
+                changed = changed or facts != self._rules[name]
+                self._rules[name] = facts
+        # `farthest` of a call is its rule's own and what is owed after the call. Where anything is owed within the circle,
+        # it grows without bound; else the largest of all is everyone's.
+        own = max(self.of(tree).farthest for tree in rules.values())
+        for name in rules:
+            self._rules[name] = replace(self._rules[name], farthest=_FAR)
+        owed = max(self.of(tree).farthest for tree in rules.values()) > _FAR
+        for name in rules:
+            self._rules[name] = replace(self._rules[name], farthest=INFINITE if owed else own)
 
     def rule(self, name: str) -> Facts:
         """Facts of a rule."""
         return self._rules[name]
+
+    def circle(self, name: str) -> tuple[str, ...]:
+        """The rules that a recursive rule calls and that call it, at any remove, itself among them; else none."""
+        return self._circles.get(name, ())
 
     def of(self, node: Node) -> Facts:
         """Facts of a node."""
@@ -133,6 +147,10 @@ class Analysis:
             extends |= first
         shortest = min((part.shortest for part in parts), default=INFINITE)
         return Facts(first, nullable, extends, shortest, max((part.farthest for part in parts), default=0))
+
+
+def _calls(tree: Node) -> set[str]:
+    return {node.rule for node in walk(tree) if isinstance(node, Call)}
 
 
 def _word(first: int, length: int) -> Facts:

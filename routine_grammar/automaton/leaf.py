@@ -6,6 +6,7 @@ the life of the library. Regular expressions are compiled by outlines-core over 
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -21,10 +22,18 @@ RETURN = -2  # the leaf ends with this byte and could not go on: return to the c
 MAX_LEAF_STATES = 50_000
 MAX_REFINEMENTS = 32  # long counters need as many as they count to, and are nearly minimal as they come
 MAX_PATTERN_CHARS = 200_000
+_ASSERTIONS = frozenset(("^", "$", "\\A", "\\z", "\\Z", "\\b", "\\B", "\\<", "\\>"))
+# An escape; the beginning of a character class, with a bracket in first place, which is a member; any other character.
+_UNIT = re.compile(r"\\.|\[\^?\]?|.", re.DOTALL)
 _UNREACHABLE = np.int32(1 << 30)
 # outlines-core stops a word at its first match in the order of the alternatives (`a|ab` never reaches `ab`). Behind every
 # pattern stands a character that no text contains, so that a match is only complete with it and no alternative is cut.
 _END_MARK = "\U0010ffff"
+# outlines-core also follows matches that begin later in a text: for `[ab][abc]{20}` the sets of places where one may have
+# begun are two to the power of 20 states. An empty alternative of lower rank matches at once, so that no later one is looked
+# for. Its trace lasts for one byte, which the two bytes of this mark, one token, step over.
+_BEGIN_MARK = "\x02\x02"
+_BEGIN_TOKEN = 256
 
 Table = npt.NDArray[np.int32]
 
@@ -42,7 +51,8 @@ class LeafAutomaton:
 
 @cache
 def _byte_vocabulary() -> outlines_core.Vocabulary:
-    return outlines_core.Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
+    tokens: dict[bytes, list[int]] = {bytes([byte]): [byte] for byte in range(256)}
+    return outlines_core.Vocabulary(257, {**tokens, _BEGIN_MARK.encode(): [_BEGIN_TOKEN]})
 
 
 def compile_leaf(pattern: str) -> LeafAutomaton:
@@ -53,8 +63,11 @@ def compile_leaf(pattern: str) -> LeafAutomaton:
     """
     if len(pattern) > MAX_PATTERN_CHARS:
         raise GrammarTooLargeError(f"a pattern has {len(pattern)} characters; the bound is {MAX_PATTERN_CHARS}")
+    if assertion := _assertion_in(pattern):
+        message = f"it asserts a place by {assertion}, and it has to match whole in any case"
+        raise GrammarError(f"pattern {pattern[:200]!r} is not supported: {message}")
     try:
-        index = outlines_core.Index(f"(?:{pattern}){_END_MARK}", _byte_vocabulary())
+        index = outlines_core.Index(f"{_BEGIN_MARK}(?:{pattern}){_END_MARK}|", _byte_vocabulary())
     except Exception as error:  # outlines-core raises ValueError and its own types alike
         raise GrammarError(f"pattern {pattern[:200]!r} is not a regular expression that can be compiled: {error}") from error
     table, start, accepting = _dense(index)
@@ -65,6 +78,19 @@ def compile_leaf(pattern: str) -> LeafAutomaton:
         raise GrammarError(f"pattern {pattern[:200]!r} matches nothing")
     table = np.where(useful[table] & (table >= 0), table, DEAD).astype(np.int32)
     return _numbered(table, start, accepting, _equivalent(table, accepting))
+
+
+def _assertion_in(pattern: str) -> str | None:
+    """The first anchor or word boundary outside of character classes: between the marks it would mean something else."""
+    nesting = 0  # of character classes
+    for unit in _UNIT.findall(pattern):
+        if unit.startswith("["):
+            nesting += 1
+        elif unit == "]":
+            nesting = max(nesting - 1, 0)
+        elif not nesting and unit in _ASSERTIONS:
+            return str(unit)
+    return None
 
 
 def _dense(index: outlines_core.Index) -> tuple[Table, int, npt.NDArray[np.bool_]]:
@@ -82,7 +108,7 @@ def _dense(index: outlines_core.Index) -> tuple[Table, int, npt.NDArray[np.bool_
     ends = np.arange(len(number))
     for byte in _END_MARK.encode():
         ends = np.where(ends >= 0, table[ends, byte], DEAD)
-    return table, number[index.get_initial_state()], final[ends]
+    return table, number[transitions[index.get_initial_state()][_BEGIN_TOKEN]], final[ends]
 
 
 def _can_reach(table: Table, goal: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -144,6 +170,7 @@ class LeafLibrary:
         self._starts: dict[str, int] = {}
         self._first: dict[int, int] = {}
         self._extends: dict[int, int] = {}
+        self._farthest: dict[int, int] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -178,7 +205,9 @@ class LeafLibrary:
 
     def farthest(self, state: int) -> int:
         """The largest distance to the end among the states that `state` reaches."""
-        return int(self.distance[: self.size][self._reachable(state)].max())
+        if state not in self._farthest:
+            self._farthest[state] = int(self.distance[: self.size][self._reachable(state)].max())
+        return self._farthest[state]
 
     def _reachable(self, state: int) -> npt.NDArray[np.bool_]:
         seen = np.zeros(self.size, np.bool_)
@@ -209,7 +238,7 @@ def _distances(automaton: LeafAutomaton) -> Table:
     table = np.unique(automaton.table, axis=1)
     distance = np.where(automaton.accepting, 0, _UNREACHABLE).astype(np.int32)
     while True:
-        step = np.where(table >= 0, distance[table] + 1, np.where(table == RETURN, 1, _UNREACHABLE)).min(axis=1)
+        step = np.where(table >= 0, distance[np.maximum(table, 0)] + 1, np.where(table == RETURN, 1, _UNREACHABLE)).min(axis=1)
         shorter = np.minimum(distance, step).astype(np.int32)
         if (shorter == distance).all():
             return distance

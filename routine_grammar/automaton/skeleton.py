@@ -8,7 +8,9 @@ need the same byte, their product is built until one is left. So it is exact, an
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
@@ -20,6 +22,7 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.tree import Grammar
 
 MAX_STATES = 1_000_000
+MAX_EXPLORED = 5_000  # states made at once to tell how a text may go on: real schemas need ten
 ALL_BYTES = (1 << 256) - 1
 
 Ends = tuple[int, ...]  # the points after a group, sorted
@@ -76,6 +79,7 @@ class Skeleton:
         self._analysis = Analysis(grammar.rules, library, symbols)
         self._points = Points(grammar.rules, self._analysis, library, symbols)
         self._lock = threading.Lock()
+        self._explored = Counter[str]()  # of the expansion under way, shared by its trials
         self._numbers: dict[Reading, int] = {}
         self._readings: list[Reading | None] = []
         self._closures: dict[Ends, Reading] = {}
@@ -99,13 +103,18 @@ class Skeleton:
     def expand(self, index: int) -> None:
         """Make the edges of a state. Raises `GrammarTooLargeError` past the bound on states."""
         with self._lock:
-            self._expand(index)
+            self._explored.clear()
+            try:
+                self._expand(index)
+            except RecursionError as error:
+                raise GrammarTooLargeError("rules are nested too deep in rules") from error
 
     def expand_all(self) -> None:
         """Make every state that can be reached."""
         with self._lock:
             index = 0
             while index < self.size:
+                self._explored.clear()
                 self._expand(index)
                 index += 1
 
@@ -120,6 +129,10 @@ class Skeleton:
     def _number(self, reading: Reading) -> int:
         index = self._numbers.get(reading)
         if index is None:
+            self._explored["states"] += 1
+            if self._explored["states"] > MAX_EXPLORED:
+                message = f"more than {MAX_EXPLORED} states, the bound, to tell how a text may go on"
+                raise GrammarTooLargeError(f"automaton needs {message}: its rules can be read in too many ways")
             index = self._numbers[reading] = self._new(reading, self._distance(reading), self._saturated(reading).end)
         return index
 
@@ -226,9 +239,35 @@ class Skeleton:
         if facts.extends is not None:
             return facts.extends
         if rule not in self._extends:
-            self._extends[rule] = ALL_BYTES  # while it is being found: a rule inside itself is never clear
-            self._extends[rule] = self._explored_extends(rule)
+            circle = self._analysis.circle(rule)
+            self._extends |= self._circle_extends(circle) if circle else {rule: self._explored_extends(rule)}
         return self._extends[rule]
+
+    def _circle_extends(self, circle: Iterable[str]) -> dict[str, int]:
+        """`extends` of rules that call each other.
+
+        The first guess is that no word goes on into a longer one. States that are made under a guess tell what may follow,
+        which is the next guess, until one holds. It holds for words of any depth then: by induction, as the words of one
+        depth are told from what follows them by the `extends` of the depths below.
+        """
+        guess = {rule: 0 for rule in circle if self._analysis.rule(rule).extends is None}
+        while True:
+            trial = self._trial(guess)
+            found = {rule: trial._explored_extends(rule) | bytes_ for rule, bytes_ in guess.items()}
+            self._extends |= {rule: bytes_ for rule, bytes_ in trial._extends.items() if rule not in guess}
+            if found == guess:
+                return guess
+            guess = found
+
+    def _trial(self, guess: Mapping[str, int]) -> Skeleton:
+        """A skeleton of the same grammar with states of its own, under a guess of what `extends` some rules."""
+        trial = copy(self)
+        trial._numbers, trial._readings, trial.arrays = {}, [], SkeletonArrays()
+        trial._rule_starts, trial._rule_of_start = {}, {}
+        trial._extends = {**self._extends, **guess}
+        trial._number(JUST_END)
+        trial._expand(0)
+        return trial
 
     def _explored_extends(self, rule: str) -> int:
         """`extends` of a rule, read off its states."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +32,12 @@ BOOLEAN = choice(Literal("true"), Literal("false"))
 class JsonForm:
     """The terminals that a grammar of JSON values is built of.
 
-    `closed`: objects that say nothing of additional properties have none. `sigil`: no string begins with it.
+    `closed`: objects that say nothing of additional properties have none. `sigil`: no string begins with it; names of
+    properties may.
     """
 
     string: Leaf
+    name: Leaf
     integer: Leaf
     number: Leaf
     closed: bool = False
@@ -42,8 +45,10 @@ class JsonForm:
     sigil: str = ""
 
 
+_STRING = Leaf("STRING", rf"\"(?:[^\"\\\x00-\x1f]|{_ESCAPES})*\"")
 EXACT = JsonForm(
-    Leaf("STRING", rf"\"(?:[^\"\\\x00-\x1f]|{_ESCAPES})*\""),
+    _STRING,
+    _STRING,
     Leaf("INTEGER", r"-?(?:0|[1-9][0-9]*)(?:\.0+)?"),
     Leaf("NUMBER", r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
 )
@@ -57,6 +62,7 @@ def turn_form(markers: Iterable[str], sigil: str) -> JsonForm:
     markers = tuple(sorted(set(markers)))
     return JsonForm(
         Leaf("STRING", string_pattern(markers, sigil)),
+        Leaf("NAME", string_pattern(markers)),
         Leaf("INTEGER", "-?(?:0|[1-9][0-9]{0,18})"),
         Leaf("NUMBER", r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?"),
         closed=True,
@@ -73,7 +79,7 @@ def value_literal(value: Any, form: JsonForm) -> Node:
     try:
         texts = [json.dumps(value, ensure_ascii=ascii_only, allow_nan=False) for ascii_only in (False, True)]
     except (TypeError, ValueError, RecursionError) as error:
-        raise GrammarError(f"{value!r:.200} is no JSON value: {error}") from error
+        raise GrammarError(f"{reprlib.repr(value)} is no JSON value: {error}") from error
     if any("\ud800" <= char <= "\udfff" for char in texts[0]):
         raise GrammarError(f"{texts[1]:.200} holds a lone surrogate, which is no text")
     return choice(*(Literal(_without_markers(text, form.markers)) for text in texts))
@@ -126,7 +132,7 @@ class _Avoid:
     """Pieces of patterns for strings that spell none of some markers."""
 
     def __init__(self, markers: Sequence[str]) -> None:
-        self._leads = "".join(dict.fromkeys(marker[0] for marker in markers))
+        self._leads = "".join(dict.fromkeys(marker[:1] for marker in markers))
         for marker in markers:
             if len(marker) < 2 or any(lead in marker[1:] for lead in self._leads):
                 raise GrammarError(f"marker {marker!r} has a first character that comes again inside a marker")

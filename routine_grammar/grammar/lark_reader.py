@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -43,7 +42,7 @@ def read_lark(text: str, holes: frozenset[str] = frozenset()) -> Grammar:
     except RecursionError as error:
         raise GrammarTooLargeError("the Lark grammar is nested too deep") from error
     try:
-        rules = dict(_Reader().definitions(parsed))
+        rules = _Reader().rules(parsed)
     except RecursionError as error:
         raise GrammarTooLargeError("the Lark grammar is nested too deep") from error
     if "start" not in rules:
@@ -58,70 +57,89 @@ class _Reader:
         self._bodies: dict[str, Any] = {}
         self._terminals: dict[str, Node | None] = {}
 
-    def definitions(self, parsed: Tree[Token]) -> Iterator[tuple[str, Node]]:
+    def rules(self, parsed: Tree[Token]) -> dict[str, Node]:
         """Every rule with its tree; terminals that are leaves or markers stand in their users."""
         items = [item for item in parsed.children if isinstance(item, Tree)]
+        names = set[str]()
         for item in items:
             if item.data not in ("rule", "token"):
-                raise GrammarError(f"%{item.data} is not supported")
-            name, parameters, body = item.children[0], item.children[1], item.children[-1]
+                statement = item.data.removeprefix("multi_").removesuffix("_rule")
+                raise GrammarError(f"{_line(item)}: %{statement} is not supported")
+            name, parameters, body = str(item.children[0]).lstrip("?!"), item.children[1], item.children[-1]
             if isinstance(parameters, Tree) and any(child is not None for child in parameters.children):
-                raise GrammarError(f"{name} is a template; templates are not supported")
+                raise GrammarError(f"{_line(item)}: {name} is a template; templates are not supported")
+            if name in names:
+                raise GrammarError(f"{_line(item)}: {name} is defined twice")
+            names.add(name)
             if item.data == "token":
-                self._bodies[str(name)] = body
+                self._bodies[name] = body
+        found: dict[str, Node] = {}
         for item in items:
-            name, body = item.children[0], item.children[-1]
-            rule = str(name).lstrip("?!")
+            name = str(item.children[0]).lstrip("?!")
             if item.data == "rule":
-                yield rule, self._node(body)
-            elif not isinstance(terminal := self._terminal(str(name)), Leaf | Marker):
-                yield rule, terminal
+                found[name] = self._node(item.children[-1])
+            elif not isinstance(terminal := self._terminal(name), Leaf | Marker):
+                found[name] = terminal
+        return found
 
     def _terminal(self, name: str) -> Node:
         if name not in self._terminals:
             self._terminals[name] = None  # while it is being read
-            node = self._node(self._bodies[name], name)
-            self._terminals[name] = Marker(node.text) if name.endswith(MARKER_SUFFIX) and isinstance(node, Literal) else node
+            node = self._node(self._bodies[name])
+            if isinstance(node, Leaf):
+                node = Leaf(name, node.pattern)
+            elif isinstance(node, Literal) and name.endswith(MARKER_SUFFIX):
+                node = Marker(node.text)
+            self._terminals[name] = node
         terminal = self._terminals[name]
         if terminal is None:
-            raise GrammarError(f"terminal {name} is defined by itself")
+            raise GrammarError(f"{_line(self._bodies[name])}: terminal {name} is defined by itself")
         return terminal
 
-    def _node(self, item: Any, terminal: str = "") -> Node:
+    def _node(self, item: Any) -> Node:
         if not isinstance(item, Tree):
             raise GrammarError(f"unexpected {item!r}")
         match item.data:
             case "expansions":
-                return choice(*(self._node(child, terminal) for child in item.children))
+                return choice(*map(self._node, item.children))
             case "expansion":
-                return sequence(*(self._node(child, terminal) for child in item.children))
+                return sequence(*map(self._node, item.children))
             case "alias":
-                return self._node(item.children[0], terminal)
+                return self._node(item.children[0])
             case "expr":
-                return _repeated(self._node(item.children[0], terminal), item.children[1:])
+                return _repeated(self._node(item.children[0]), item.children[1:])
             case "maybe":
-                return Optional(self._node(item.children[0], terminal))
+                return Optional(self._node(item.children[0]))
             case "name":
                 name = str(item.children[0])
                 node = self._terminal(name) if name in self._bodies else None
-                return node if isinstance(node, Leaf | Marker) else Call(name.lstrip("?!"))
+                return node if isinstance(node, Leaf | Marker) else Call(name)
             case "literal":
-                return _literal(item.children[0], terminal)
+                return _literal(item.children[0])
             case "literal_range":
-                low, high = (_string(child) for child in item.children)
-                return Leaf(f"RANGE_{ord(low):X}_{ord(high):X}", f"[{re.escape(low)}-{re.escape(high)}]")
+                return _range(*item.children)
             case other:
-                raise GrammarError(f"{other} is not supported")
+                raise GrammarError(f"{_line(item)}: {other} is not supported")
 
 
-def _literal(token: Any, terminal: str) -> Node:
+def _line(item: Tree[Token]) -> str:
+    return f"line {item.meta.line}"
+
+
+def _literal(token: Any) -> Node:
     if token.type == "STRING":
         return Literal(_string(token))
     body, _, flags = str(token)[1:].rpartition("/")
     if flags:
         raise GrammarError(f"line {token.line}: flags {flags!r} of a regular expression are not supported")
-    pattern = body.replace("\\/", "/")
-    return Leaf(terminal or f"PATTERN_{token.line}_{token.column}", pattern)
+    return Leaf(f"PATTERN_{token.line}_{token.column}", body.replace("\\/", "/"))
+
+
+def _range(first: Any, last: Any) -> Node:
+    low, high = _string(first), _string(last)
+    if len(low) != 1 or len(high) != 1 or low > high:
+        raise GrammarError(f"line {first.line}: {first}..{last} is no range of characters")
+    return Leaf(f"RANGE_{ord(low):X}_{ord(high):X}", f"[{re.escape(low)}-{re.escape(high)}]")
 
 
 def _string(token: Any) -> str:

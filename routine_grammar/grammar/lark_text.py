@@ -72,15 +72,19 @@ class _Writer:
                 return rule
             case Optional(item):
                 return f"{self._group(item)}?"
+            case Repeat(_, _, 0):
+                return '""'
+            case Repeat(item, low, None) if low > 1 and self._flavour is Flavour.LARK:
+                return f"{self._group(item)}~{low} {self._group(item)}*"  # `~low..` has to have an upper bound there
             case Repeat(item, low, high):
                 return self._group(item) + self._count(low, high)
-            case Choice(()):
-                raise GrammarError("a choice without alternatives can't be written: it allows nothing")
             case _:
                 return self._group(node)
 
     def _group(self, node: Node) -> str:
         if isinstance(node, Choice):
+            if not node.items:
+                raise GrammarError("a choice without alternatives can't be written: it allows nothing")
             return "(" + " | ".join(self._sequence(item) for item in node.items) + ")"
         if isinstance(node, Sequence | Optional | Repeat):
             return f"({self._sequence(node)})"
@@ -91,7 +95,7 @@ class _Writer:
             return "*+"[low]
         if self._flavour is Flavour.LLGUIDANCE:
             return f"{{{low},{'' if high is None else high}}}"
-        return f"~{low}..{high}" if high is not None else f"~{low}..{low}"
+        return f"~{low}..{high}"
 
 
 def _marker_names(markers: list[str]) -> dict[str, str]:
@@ -113,4 +117,6 @@ def quoted(text: str) -> str:
 
 def _slashed(pattern: str) -> str:
     """A pattern between slashes: its own slashes escaped, its line breaks spelled."""
+    if not pattern:
+        return "(?:)"  # two slashes would be a comment
     return re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from routine_grammar.errors import GrammarError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
+MAX_REGEX_CHARS = 4 * 2**20
 _SPECIAL = frozenset("\\.^$|?*+()[]{}")
 
 
@@ -24,9 +25,13 @@ def _escaped(char: str) -> str:
 def grammar_to_regex(grammar: Grammar) -> str:
     """A pattern that matches whole exactly the grammar's texts, markers as their characters.
 
-    Raises `GrammarError` for a recursive rule: no regular expression holds it.
+    Raises `GrammarError` for a recursive rule: no regular expression holds it; `GrammarTooLargeError` past the bounds: every
+    call of a rule is a copy of it.
     """
-    return _Writer(grammar).write(grammar.root)
+    try:
+        return _Writer(grammar).write(grammar.root)
+    except RecursionError as error:
+        raise GrammarTooLargeError("the grammar's rules are nested too deep in rules for a regular expression") from error
 
 
 class _Writer:
@@ -34,6 +39,7 @@ class _Writer:
         self._rules = grammar.rules
         self._written: dict[str, str] = {}
         self._open: list[str] = []
+        self._copied_chars = 0
 
     def write(self, node: Node) -> str:
         match node:
@@ -59,6 +65,9 @@ class _Writer:
             self._open.append(rule)
             self._written[rule] = f"(?:{self.write(self._rules[rule])})"
             self._open.pop()
+        self._copied_chars += len(self._written[rule])
+        if self._copied_chars > MAX_REGEX_CHARS:
+            raise GrammarTooLargeError(f"a regular expression with more than {MAX_REGEX_CHARS} characters, the bound")
         return self._written[rule]
 
 

@@ -21,7 +21,7 @@ from routine_grammar.errors import (
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
-from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Node, Optional, choice, sequence
+from routine_grammar.grammar.tree import EMPTY, Call, Choice, Grammar, Leaf, Literal, Node, Optional, choice, sequence
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
 from routine_grammar.routine.graph import Graph, Successors
@@ -68,9 +68,11 @@ def turn_grammar(scope: TurnScope, position: str, keys: Sequence[MemoryKey]) -> 
 
 def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) -> Grammar:
     """The whole Routine as one grammar: rule `at_<position>` for every position, beginning with `at_start`."""
-    maker = _TurnMaker(scope, {})
-    positions = {position_rule(position): maker.turn(position, keys) for position, keys in keys_at.items()}
-    return Grammar(Call(position_rule("start")), {**positions, **maker.rules})
+    rules: dict[str, Node] = {position_rule(position): EMPTY for position in keys_at}  # these names are taken
+    maker = _TurnMaker(scope, rules)
+    for position, keys in keys_at.items():
+        rules[position_rule(position)] = maker.turn(position, keys)
+    return Grammar(Call(position_rule("start")), rules)
 
 
 def position_rule(position: str) -> str:
@@ -89,7 +91,9 @@ class _TurnMaker:
     form: JsonForm = field(init=False)
     _calls: dict[tuple[str, tuple[str, ...], bool], str] = field(default_factory=dict)
     _key_rules: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _value_rules: dict[Node, str] = field(default_factory=dict)
     _schemas: dict[str, SchemaCompiler] = field(default_factory=dict)
+    _last_number: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.form = self.scope.form
@@ -147,8 +151,11 @@ class _TurnMaker:
     def _arguments(self, step: model.Step, tool: Tool, keys: Sequence[MemoryKey]) -> Node:
         compiler = self._schema_compiler(tool)
         required = set(tool.input_schema.get("required", ()))
-        for keyword in tool.input_schema.keys() - {"type", "properties", "required", "additionalProperties"}:
+        for keyword in sorted(tool.input_schema.keys() - {"type", "properties", "required", "additionalProperties"}):
             self._refuse_keyword(tool, keyword)
+        if undeclared := sorted(required - tool.parameters.keys()):
+            message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
+            raise SchemaError(message, pointer="/required")
         members = []
         for name in tool.parameters:
             source = step.arguments.get(name)
@@ -161,7 +168,7 @@ class _TurnMaker:
             except (SchemaError, GrammarError) as error:
                 error.add_note(f"{self._where(step)}, tool {tool.name!r}, argument {name!r}")
                 raise
-            members.append((compiler.member(name, value), name in required or isinstance(source, model.Constant | model.Key)))
+            members.append((name, value, name in required or isinstance(source, model.Constant | model.Key)))
         return compiler.object_of(members)
 
     def _refuse_keyword(self, tool: Tool, keyword: str) -> None:
@@ -221,16 +228,17 @@ class _TurnMaker:
     def _either(self, literal: Node, keys: Sequence[MemoryKey]) -> Node:
         """A literal or a key, as one shared rule."""
         node = choice(literal, self._keys(keys, ""))
-        known = next((rule for rule, tree in self.rules.items() if rule.startswith("value") and tree == node), None)
-        if known is None:
-            known = self._fresh("value")
-            self.rules[known] = node
-        return Call(known)
+        if node not in self._value_rules:
+            rule = self._value_rules[node] = self._fresh("value")
+            self.rules[rule] = node
+        return Call(self._value_rules[node])
 
     def _fresh(self, name: str) -> str:
-        fresh, number = name, 2
+        fresh, number = name, self._last_number.get(name, 1)
         while fresh in self.rules:
-            fresh, number = f"{name}_{number}", number + 1
+            number += 1
+            fresh = f"{name}_{number}"
+        self._last_number[name] = number
         return fresh
 
 

@@ -158,10 +158,10 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path, case: str) -> None:
     suffix, content, expected = BROKEN[case]
     path = tmp_path / f"file{suffix}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RoutineError) as caught:
         Routine.load(path)
-    elapsed_s = time.perf_counter() - started
+    elapsed_s = time.process_time() - started
     message = str(caught.value)
     assert message.startswith(str(path))
     for part in expected:

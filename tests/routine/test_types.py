@@ -149,11 +149,11 @@ def test_what_is_proven_holds(source: Any, target: Any, values: list[Any]) -> No
 def test_a_hostile_comparison_ends_soon() -> None:
     wide: dict[str, Any] = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"$ref": "#"}, {"enum": ["a", "b"]}]}
     other: dict[str, Any] = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"$ref": "#"}, {"minLength": 2}]}
-    started = time.perf_counter()
+    started = time.process_time()
     assert not assignable({"$ref": "#"}, {"$ref": "#", "type": "string"})
     assert not assignable(wide, other)
     assert not assignable(other, wide)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_misfit_says_why() -> None:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks import served
+from benchmarks.__main__ import main
+from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
+from benchmarks.results import Measurement, describe_run, make_table, quantiles, write_csv
+from benchmarks.served import Cell, ServedArm
+from benchmarks.workload import PLAIN, SIZES, make_case
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    header = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
+    return header, list(csv.DictReader(line for line in lines if not line.startswith("# ")))
+
+
+def test_a_quick_run_times_every_arm_in_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    assert main(["compile", "--quick", "--output", str(tmp_path)]) == 0
+    (file,) = tmp_path.iterdir()
+    header, rows = read(file)
+    assert file.name == f"{header['date']}_compile.csv"
+    assert {"processor", "versions", "commit", "seed", "vocabulary", "load"} <= header.keys()
+    peers = {name for name in (LLGUIDANCE, XGRAMMAR) if importlib.util.find_spec(name)}
+    assert {(row["case"], row["arm"]) for row in rows} == {
+        (case, arm) for case in (*SIZES, PLAIN) for arm in {OURS, OURS_COLD} | peers
+    }
+    for row in rows:
+        assert 0 < float(row["low"]) <= float(row["middle"]) <= float(row["high"])
+    assert "text to first mask" in capsys.readouterr().out
+
+
+def test_an_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_results_name_neither_host_nor_path(tmp_path: Path) -> None:
+    header = describe_run(7)
+    file = write_csv(tmp_path / "new", "kind", header, [quantiles("a case", "an arm", "time", "µs", [3, 1, 2, 5, 4, 6])])
+    assert [list(part.values()) for part in read(file)[1]] == [["a case", "an arm", "time", "µs", "3", "2", "5", "6"]]
+    assert read(file)[0] == header
+    for secret in (str(Path.home()), str(Path(__file__).parent.parent.parent)):
+        assert secret not in file.read_text(encoding="utf-8")
+
+
+def test_a_table_has_a_line_for_every_case_and_arm() -> None:
+    measured = [Measurement(case, arm, "calls", "/s", 1.5, 1, 2, 3) for case in ("one", "two") for arm in ("ours", "theirs")]
+    table = make_table("Title", measured, "caption")
+    assert table.row_count == 4
+    assert list(table.columns[0].cells) == ["one", "", "two", ""]
+
+
+def test_served_calls_are_counted_by_what_they_are() -> None:
+    cells = [Cell(calls=10, elapsed_s=2.0, tokens=500, invalid=1, cut_off=4)] * 2
+    found = {one.metric: one for one in served.summarise(8, ServedArm("ours", ("xgrammar",), None), cells)}
+    assert found["calls"].middle == found["calls"].low == 5
+    assert found["valid calls"].middle == 2.5
+    assert found["tokens a call"].middle == 50
+    assert (found["invalid"].middle, found["invalid"].count) == (10, 20)
+    assert 5 < found["cut off"].high - found["cut off"].middle < 25
+
+
+async def test_clients_ask_until_all_calls_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in for the server: constrained requests are answered rightly, cut off, or wrongly."""
+    turn = make_case("small", 1)
+    asked: list[dict[str, object]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        content, reason = [(turn.samples[0], "stop"), (turn.samples[0][:9], "length"), ("no call", "stop")][len(asked) % 3]
+        choice = {"message": {"content": content}, "finish_reason": reason}
+        return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 7}})
+
+    arm = ServedArm("ours", ("xgrammar",), (turn.grammar.payload,))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        cell = await served._run(http, "http://127.0.0.1/v1", arm, [turn], 4, 12, "seed")
+    assert (cell.calls, cell.tokens, cell.invalid, cell.cut_off) == (12, 84, 4, 4)
+    assert len({str(request["seed"]) for request in asked}) == 12
+    assert all(request["structured_outputs"] == {"grammar": turn.grammar.payload} for request in asked)

@@ -1,0 +1,81 @@
+"""Random texts of any grammar tree, and edits of them. What is drawn is only a proposal: independent judges decide."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from routine_grammar.automaton.facts import Analysis
+from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
+from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+
+LIKELY = frozenset(b'abeimory_</>tcl017 \\u"')
+EDITS = '"\\<>{}[],: 01aeu_\n\x00é😀'
+
+
+class Sampler:
+    """Draws texts of one grammar: leaves by a walk through their automata, deep recursion by its shortest way out."""
+
+    def __init__(self, grammar: Grammar, seed: int, deepest: int = 12, leaf_bytes: int = 24) -> None:
+        self._grammar = grammar
+        self._rng = random.Random(seed)
+        self._deepest = deepest
+        self._leaf_bytes = leaf_bytes
+        self._library = LeafLibrary.shared()
+        self._facts = Analysis(grammar.rules, self._library, {})
+
+    def text(self) -> str:
+        """One text of the grammar."""
+        return self._draw(self._grammar.root, 0).decode()
+
+    def edited(self, text: str) -> str:
+        """The text with one character removed, added, changed, doubled, or swapped with the next."""
+        rng = self._rng
+        place = rng.randrange(len(text) + 1)
+        char = rng.choice(EDITS + text[:40])
+        before, here, after = text[:place], text[place : place + 1], text[place + 1 :]
+        swapped = before + after[:1] + here + after[1:]
+        return rng.choice(
+            (before + after, before + char + here + after, before + char + after, before + 2 * here + after, swapped)
+        )
+
+    def _draw(self, node: Node, depth: int) -> bytes:
+        match node:
+            case Literal(text) | Marker(text):
+                return text.encode()
+            case Leaf(_, pattern):
+                return self._word(pattern)
+            case Call(rule):
+                return self._draw(self._grammar.rules[rule], depth + 1)
+            case Sequence(items):
+                return b"".join([self._draw(item, depth) for item in items])
+            case Choice(items):
+                if depth > self._deepest:
+                    return self._draw(min(items, key=lambda item: self._facts.of(item).shortest), depth)
+                return self._draw(self._rng.choice(items), depth)
+            case Optional(item):
+                return self._draw(item, depth) if depth <= self._deepest and self._rng.random() < 0.6 else b""
+            case Repeat(item, low, high):
+                most = low + 2 if high is None else min(high, low + 2)
+                count = self._rng.randint(low, most) if depth <= self._deepest else low
+                return b"".join([self._draw(item, depth) for _ in range(count)])
+
+    def _word(self, pattern: str) -> bytes:
+        state = self._library.start(pattern)
+        table, accepting, distance = self._library.table, self._library.accepting, self._library.distance
+        word = bytearray()
+        while True:
+            if accepting[state] and (len(word) >= self._leaf_bytes or self._rng.random() < 0.15):
+                return bytes(word)
+            options = [int(byte) for byte in np.flatnonzero(table[state] != DEAD)]
+            if not options:
+                return bytes(word)
+            if len(word) >= self._leaf_bytes:
+                options = [b for b in options if table[state, b] == RETURN or distance[table[state, b]] < distance[state]]
+            likely = [byte for byte in options if byte in LIKELY]
+            byte = self._rng.choice(likely if likely and self._rng.random() < 0.8 else options)
+            word.append(byte)
+            if table[state, byte] == RETURN:
+                return bytes(word)
+            state = int(table[state, byte])

@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from routine_grammar.api import compile_schema
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar import json_schema
+from routine_grammar.grammar.json_schema import schema_to_grammar
+from routine_grammar.grammar.json_text import EXACT, JsonForm, turn_form
+from tests.grammar.json_instances import TEXTS, edited_value, instance, is_spelled_canonically, schemas, spelled
+from tests.grammar.samples import Sampler
+
+TURN = turn_form(("<tool_call>", "</tool_call>"), "memory_")
+DATA = Path(__file__).parents[1] / "data" / "tool_schemas.jsonl.xz"
+
+
+# Real schemas
+
+
+def in_order(value: Any, schema: Any) -> Any:
+    """The value with its names in the schema's order."""
+    if isinstance(value, dict) and isinstance(schema, dict):
+        properties = schema.get("properties", {})
+        names = [name for name in properties if name in value] + [name for name in value if name not in properties]
+        return {name: in_order(value[name], properties.get(name)) for name in names}
+    if isinstance(value, list) and isinstance(schema, dict):
+        return [in_order(item, schema.get("items")) for item in value]
+    return value
+
+
+def test_every_real_tool_schema_is_exact_or_declined_by_name() -> None:
+    counts: Counter[str] = Counter()
+    with lzma.open(DATA, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            entry = json.loads(line)
+            try:
+                grammar = compile_schema(entry["schema"])
+            except UnsupportedSchemaError as error:
+                counts[f"declined for {error.keyword}"] += 1
+                continue
+            counts["compiled"] += 1
+            for test in entry["tests"]:
+                assert grammar.accepts(json.dumps(in_order(test["data"], entry["schema"]), ensure_ascii=False)) == test["valid"]
+            for mutant in entry["mutants"]:
+                assert grammar.accepts(mutant["text"]) == mutant["valid"], (entry["id"], mutant)
+                counts["valid mutants" if mutant["valid"] else "invalid mutants"] += 1
+    assert counts == {
+        "compiled": 1039,
+        "valid mutants": 1993,
+        "invalid mutants": 2078,
+        "declined for maximum": 2,
+        "declined for format": 2,
+    }
+
+
+# Generated schemas, judged by jsonschema
+
+
+def closed(schema: Any) -> Any:
+    """What a turn makes of a schema: objects that declare properties and say nothing of others have none."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
+        return schema
+    inner = {name: closed(value) for name, value in schema.items()}
+    for keyword in ("properties", "$defs"):
+        if keyword in schema:
+            inner[keyword] = {name: closed(value) for name, value in schema[keyword].items()}
+    return {"additionalProperties": False, **inner} if "properties" in schema else inner
+
+
+def begins_like_a_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(begins_like_a_key, value.values()))
+    if isinstance(value, list):
+        return any(map(begins_like_a_key, value))
+    return isinstance(value, str) and value.startswith("memory_")
+
+
+def automaton_of(schema: Any, form: JsonForm) -> Automaton:
+    try:
+        return Automaton(schema_to_grammar(schema, form))
+    except (SchemaError, GrammarError) as error:
+        assume("leads to itself" not in str(error) and "allows no text" not in str(error))
+        raise
+
+
+def accepts(automaton: Automaton, text: str) -> bool:
+    """Whether an automaton accepts a text; an example whose recursion bytes don't decide is none."""
+    try:
+        return automaton.accepts(text.encode("utf-8", "surrogatepass"))
+    except GrammarTooLargeError:
+        event("too large")
+        assume(False)
+        raise
+
+
+@settings(max_examples=220, deadline=None)
+@given(schemas(closed=True), st.integers(0, 1 << 30))
+def test_instances_are_judged_as_jsonschema_judges_them(schema: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    automaton = automaton_of(schema, EXACT)
+    judge = Draft202012Validator(schema)
+    for _ in range(6):
+        value = instance(schema, schema, rng)
+        for candidate in (value, edited_value(value, rng), edited_value(edited_value(value, rng), rng)):
+            text = spelled(candidate, rng)
+            assert accepts(automaton, text) == judge.is_valid(candidate), text
+
+
+@settings(max_examples=220, deadline=None)
+@given(schemas(closed=False), st.integers(0, 1 << 30))
+def test_a_turn_closes_objects_and_keeps_strings_from_the_sigil(schema: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    automaton = automaton_of(schema, TURN)
+    judge = Draft202012Validator(closed(schema))
+    for _ in range(6):
+        value = instance(schema, schema, rng)
+        for candidate in (value, edited_value(value, rng)):
+            text = spelled(candidate, rng, TURN.markers)
+            expected = judge.is_valid(candidate) and not begins_like_a_key(candidate)
+            assume("memory_x" not in text or expected == judge.is_valid(candidate))
+            assert accepts(automaton, text) == expected, text
+
+
+@settings(max_examples=150, deadline=None)
+@given(schemas(closed=True), st.integers(0, 1 << 30))
+def test_edited_texts_are_accepted_where_they_are_canonical_and_valid(schema: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    automaton = automaton_of(schema, EXACT)
+    judge = Draft202012Validator(schema)
+    sampler = Sampler(schema_to_grammar(schema, EXACT), seed)
+    for _ in range(8):
+        text = sampler.edited(spelled(instance(schema, schema, rng), rng))
+        try:
+            value = json.loads(text, object_pairs_hook=unrepeated)
+        except ValueError:
+            assert not accepts(automaton, text), text
+            continue
+        canonical = is_spelled_canonically(text)
+        if canonical is not None and not any("\ud800" <= char <= "\udfff" for char in json.dumps(value, ensure_ascii=False)):
+            assert accepts(automaton, text) == (canonical and judge.is_valid(value)), text
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name comes twice")
+    return dict(pairs)
+
+
+@settings(max_examples=120, deadline=None)
+@given(schemas(closed=False), st.sampled_from((EXACT, TURN)), st.integers(0, 1 << 30))
+def test_whatever_a_grammar_says_is_valid(schema: Any, form: JsonForm, seed: int) -> None:
+    try:
+        tree = schema_to_grammar(schema, form)
+    except SchemaError:
+        assume(False)
+    automaton_of(schema, form)
+    judge = Draft202012Validator(closed(schema) if form.closed else schema)
+    sampler = Sampler(tree, seed)
+    for _ in range(6):
+        try:
+            text = sampler.text()
+        except RecursionError:  # a value that the schema allows is deep
+            assume(False)
+        value = json.loads(text)
+        assert judge.is_valid(value), text
+        assert not (form.closed and begins_like_a_key(value))
+        assert not any(marker in text for marker in form.markers)
+
+
+@given(st.permutations(range(4)), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3)))
+@settings(max_examples=100, deadline=None)
+def test_properties_come_in_the_order_of_the_schema(order: list[int], there: set[int], required: set[int]) -> None:
+    names = "dbac"
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in names},
+        "required": [names[place] for place in sorted(required)],
+        "additionalProperties": False,
+    }
+    text = json.dumps({names[place]: place for place in order if place in there})
+    in_this_order = [place for place in order if place in there] == sorted(there)
+    assert compile_schema(schema).accepts(text) == (in_this_order and required <= there)
+
+
+def test_texts_of_free_values_nest_up_to_the_return_stack() -> None:
+    grammar = compile_schema({})
+    assert grammar.accepts('{"a": [1.5e3, {"b": [[], {}, null, "x"]}]}')
+    assert grammar.accepts("[" * 16 + "]" * 16)
+    assert not grammar.accepts('{"a":1}')
+    with pytest.raises(GrammarError, match="nests deeper"):
+        grammar.accepts("[" * 100 + "]" * 100)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_names_and_values_of_any_text_are_spelled(text: str) -> None:
+    schema = {"type": "object", "properties": {text: {"const": text}}, "required": [text], "additionalProperties": False}
+    grammar = compile_schema(schema)
+    for ascii_only in (False, True):
+        assert grammar.accepts(json.dumps({text: text}, ensure_ascii=ascii_only))
+    assert not grammar.accepts(json.dumps({text + "x": text}))
+
+
+def test_a_schema_of_its_own_children_keeps_to_the_stack() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "child": {"$ref": "#"}, "more": {"type": "array", "items": {"$ref": "#"}}},
+        "additionalProperties": False,
+    }
+    grammar = compile_schema(tree)
+    assert grammar.accepts('{"name": "a", "child": {"child": {"more": [{}, {"name": "b"}]}}, "more": []}')
+    assert not grammar.accepts('{"child": {"child": {"more": [{}, {"name": "b"}]}, "more": []}')
+
+
+# What is declined
+
+
+OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
+UNSUPPORTED = [
+    ({"type": "string", "pattern": "a"}, "/pattern", "pattern"),
+    ({"type": "string", "minLength": 1}, "/minLength", "minLength"),
+    ({"type": "string", "maxLength": 9}, "/maxLength", "maxLength"),
+    ({"type": "string", "format": "date"}, "/format", "format"),
+    ({"type": "string", "contentEncoding": "base64"}, "/contentEncoding", "contentEncoding"),
+    ({"type": "integer", "minimum": 0}, "/minimum", "minimum"),
+    ({"type": "integer", "maximum": 9}, "/maximum", "maximum"),
+    ({"type": "number", "exclusiveMinimum": 0}, "/exclusiveMinimum", "exclusiveMinimum"),
+    ({"type": "number", "exclusiveMaximum": 0}, "/exclusiveMaximum", "exclusiveMaximum"),
+    ({"type": "number", "multipleOf": 2}, "/multipleOf", "multipleOf"),
+    ({"type": "array", "uniqueItems": True}, "/uniqueItems", "uniqueItems"),
+    ({"type": "array", "contains": {}}, "/contains", "contains"),
+    ({"type": "array", "prefixItems": [{}]}, "/prefixItems", "prefixItems"),
+    ({"type": "array", "unevaluatedItems": False}, "/unevaluatedItems", "unevaluatedItems"),
+    ({"type": "object", "properties": {"a": {}}}, "", "additionalProperties"),
+    ({"type": "object", "required": ["a"]}, "", "additionalProperties"),
+    ({"type": "object", "additionalProperties": {"type": "string"}}, "", "additionalProperties"),
+    ({"type": "object", "properties": {}, "additionalProperties": {}}, "", "additionalProperties"),
+    ({**OBJECT, "patternProperties": {"a": {}}}, "/patternProperties", "patternProperties"),
+    ({**OBJECT, "propertyNames": {}}, "/propertyNames", "propertyNames"),
+    ({**OBJECT, "minProperties": 1}, "/minProperties", "minProperties"),
+    ({**OBJECT, "maxProperties": 1}, "/maxProperties", "maxProperties"),
+    ({**OBJECT, "dependentRequired": {}}, "/dependentRequired", "dependentRequired"),
+    ({**OBJECT, "dependentSchemas": {}}, "/dependentSchemas", "dependentSchemas"),
+    ({**OBJECT, "dependencies": {}}, "/dependencies", "dependencies"),
+    ({**OBJECT, "unevaluatedProperties": False}, "/unevaluatedProperties", "unevaluatedProperties"),
+    ({"allOf": [{}]}, "/allOf", "allOf"),
+    ({"oneOf": [{}]}, "/oneOf", "oneOf"),
+    ({"not": {}}, "/not", "not"),
+    ({"if": {}, "then": {}}, "/if", "if"),
+    ({"$dynamicRef": "#a"}, "/$dynamicRef", "$dynamicRef"),
+    ({"an unknown one": 1}, "/an unknown one", "an unknown one"),
+    ({"anyOf": [{}], "type": "string"}, "", "type"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {}}, "type": "string"}, "", "type"),
+    ({"$ref": "https://example.com/schema"}, "/$ref", "$ref"),
+    ({"$ref": "other.json#/a"}, "/$ref", "$ref"),
+    ({"$ref": "#anchor", "$defs": {"a": {"$anchor": "anchor"}}}, "/$ref", "$ref"),
+    ({"enum": [1, "x"], "$ref": "#/$defs/a", "$defs": {"a": {}}}, "", "$ref"),
+    ({"enum": ["aaaa"], "pattern": "(a+)+$"}, "", "pattern"),
+    ({"const": {"a": 1}, "anyOf": [{"patternProperties": {"(a+)+$": {}}}]}, "", "patternProperties"),
+    ({"const": 1, "not": {"$dynamicRef": "#a"}}, "", "$dynamicRef"),
+    ({**OBJECT, "properties": {"a/b": {"items": {"not": {}}}}}, "/properties/a~1b/items/not", "not"),
+    ({**OBJECT, "properties": {"~": {"anyOf": [{}, {"minLength": 1}]}}}, "/properties/~0/anyOf/1/minLength", "minLength"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"multipleOf": 1}}}}, "/$defs/a/items/multipleOf", "multipleOf"),
+    ({**OBJECT, "properties": {"a": {"$id": "http://x/", "items": {"$ref": "#"}}}}, "/properties/a/$id", "$id"),
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer", "keyword"), UNSUPPORTED, ids=lambda value: None if isinstance(value, str) else ""
+)
+def test_keywords_that_are_not_enforced_decline_by_pointer_and_name(schema: Any, pointer: str, keyword: str) -> None:
+    Draft202012Validator.check_schema(schema)
+    with pytest.raises(UnsupportedSchemaError) as caught:
+        compile_schema(schema)
+    assert (caught.value.pointer, caught.value.keyword) == (pointer, keyword)
+    assert keyword in str(caught.value)
+
+
+INVALID: list[tuple[Any, str | None, str]] = [
+    (False, "", "allows nothing"),
+    (None, "", "no JSON Schema"),
+    (7, "", "no JSON Schema"),
+    ("string", "", "no JSON Schema"),
+    ([], "", "no JSON Schema"),
+    ({"type": "text"}, "/type", "no JSON Schema"),
+    ({"type": []}, "/type", "no JSON Schema"),
+    ({"type": 1}, "/type", "no JSON Schema"),
+    ({"enum": "ab"}, "/enum", "no JSON Schema"),
+    ({"enum": []}, "/enum", "no value is left"),
+    ({"enum": ["a"], "type": "integer"}, "/enum", "no value is left"),
+    ({"const": "a", "enum": ["b"]}, "/const", "no value is left"),
+    ({"const": "\ud800"}, "/const", "lone surrogate"),
+    ({"enum": ["a", {"b": ["\udfff"]}]}, "/enum", "lone surrogate"),
+    ({**OBJECT, "properties": {"\ud800": {}}}, "/properties", "lone surrogate"),
+    ({**OBJECT, "properties": []}, "/properties", "no JSON Schema"),
+    ({**OBJECT, "required": "a"}, "/required", "no JSON Schema"),
+    ({**OBJECT, "required": ["a"]}, "/required", "'a' is required, but"),
+    ({**OBJECT, "required": ["a", "a"]}, "/required", "no JSON Schema"),
+    ({**OBJECT, "properties": {"a": False}, "required": ["a"]}, "/properties/a", "allows nothing"),
+    ({**OBJECT, "properties": {"a": {"items": {"type": "float"}}}}, "/properties/a/items/type", "no JSON Schema"),
+    ({"type": "array", "minItems": -1}, "/minItems", "no JSON Schema"),
+    ({"type": "array", "minItems": 1.5}, "/minItems", "no JSON Schema"),
+    ({"type": "array", "minItems": True}, "/minItems", "no JSON Schema"),
+    ({"type": "array", "minItems": 3, "maxItems": 2}, "/maxItems", "between 3 and 2"),
+    ({"type": "array", "items": [{}]}, "/items", "no JSON Schema"),
+    ({"anyOf": []}, "/anyOf", "no JSON Schema"),
+    ({"anyOf": {}}, "/anyOf", "no JSON Schema"),
+    ({"anyOf": [{}, False]}, "/anyOf/1", "allows nothing"),
+    ({"$ref": 1}, "/$ref", "no JSON Schema"),
+    ({"$ref": "#/$defs/a"}, "/$ref", "points to nothing"),
+    ({"$ref": "#/$defs/a", "$defs": {"a%20": {}}}, "/$ref", "points to nothing"),
+    ({"items": {"$ref": "#/enum/7"}, "$defs": []}, "/$defs", "no JSON Schema"),
+    ({"$ref": "#"}, "/$ref", "leads to itself"),
+    ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "/$ref", "leads to itself"),
+    (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}},
+        "/$ref",
+        "to itself",
+    ),
+    ({"type": "object", "default": float("nan")}, None, ""),
+    ({"type": {"a", "b"}}, "", "no JSON:"),
+    ({"enum": [b"x"]}, "", "no JSON:"),
+]
+
+
+@pytest.mark.parametrize(("schema", "pointer", "message"), INVALID, ids=lambda value: None if isinstance(value, str) else "")
+def test_what_is_wrong_with_a_schema_is_told_with_its_pointer(schema: Any, pointer: str | None, message: str) -> None:
+    if pointer is None:
+        assert compile_schema(schema).accepts("{}")
+        return
+    with pytest.raises(SchemaError) as caught:
+        compile_schema(schema)
+    assert not isinstance(caught.value, UnsupportedSchemaError)
+    assert caught.value.pointer == pointer
+    assert message in str(caught.value)
+
+
+def test_values_that_begin_with_the_sigil_propose_another() -> None:
+    schema = {**OBJECT, "properties": {"a": {"enum": ["x", "memory_x"]}}}
+    schema_to_grammar(schema, EXACT)
+    schema_to_grammar(schema, turn_form((), "key_"))
+    with pytest.raises(SchemaError, match="begins with the sigil 'memory_': choose another sigil") as caught:
+        schema_to_grammar(schema, TURN)
+    assert caught.value.pointer == "/properties/a/enum"
+
+
+# Hostile schemas
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "null"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def optional(count: int, required: tuple[str, ...] = ()) -> Any:
+    return {**OBJECT, "properties": {f"p{n}": {"type": "integer"} for n in range(count)}, "required": list(required)}
+
+
+def doubling(levels: int) -> Any:
+    twice = [
+        {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"items": {"$ref": f"#/$defs/d{n + 1}"}, "type": "array"}]}
+        for n in range(levels)
+    ]
+    definitions = {f"d{n}": {"type": "array", "items": schema, "maxItems": 2} for n, schema in enumerate(twice)}
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {"type": "null"}}}
+
+
+HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
+    ("10,000 levels", nested(10_000), SchemaError, ""),
+    ("300 levels", nested(300), SchemaError, ""),
+    ("64 levels", nested(64), None, "[]"),
+    ("65 levels", nested(65), SchemaError, ""),
+    ("doubling", doubling(30), GrammarTooLargeError, "[[[[]]]]"),
+    (
+        "doubled sizes",
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                f"d{n}": {
+                    **OBJECT,
+                    "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}},
+                    "required": ["a", "b"],
+                }
+                for n in range(30)
+            }
+            | {"d30": {}},
+        },
+        GrammarError,
+        "",
+    ),
+    (
+        "2,000 references in a row",
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(2_000)} | {"d2000": {"const": 1}},
+        },
+        None,
+        "1",
+    ),
+    (
+        "2,000 references in a circle",
+        {"$ref": "#/$defs/d0", "$defs": {f"d{n}": {"$ref": f"#/$defs/d{(n + 1) % 2_000}"} for n in range(2_000)}},
+        SchemaError,
+        "",
+    ),
+    ("an endless requirement", {**OBJECT, "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, GrammarError, ""),
+    ("100,000 values", {"enum": [f"value {n}" for n in range(100_000)]}, None, '"value 4711"'),
+    ("100,000 numbers", {"enum": list(range(100_000))}, None, "4711"),
+    ("100,000 times one value", {"enum": ["a"] * 100_000}, None, '"a"'),
+    ("10,000 optional properties", optional(10_000), SchemaError, ""),
+    ("500 optional properties", optional(500), None, '{"p3": 1, "p99": 2}'),
+    ("10,000 optional properties and one", optional(10_000, ("p9999",)), None, '{"p3": 1, "p9999": 2}'),
+    ("10,000 properties behind one", optional(10_000, ("p0",)), None, '{"p0": 1, "p9999": 2}'),
+    ("a huge minItems", {"type": "array", "minItems": 10**30}, GrammarTooLargeError, ""),
+    ("a huge maxItems", {"type": "array", "maxItems": 10**9, "items": {"type": "null"}}, GrammarTooLargeError, ""),
+    (
+        "many items",
+        {"type": "array", "maxItems": 10_000, "items": {"type": "array", "maxItems": 10_000, "items": {"enum": ["a", "b"]}}},
+        None,
+        '[["a"], []]',
+    ),
+    (
+        "an ambiguous choice",
+        {"anyOf": [{"type": "array", "items": {"type": t}} for t in ("string", "integer", "number", "null")] * 50},
+        None,
+        "[1, 2]",
+    ),
+    ("a deep value", {"const": json.loads("[" * 300 + "]" * 300)}, None, "[" * 300 + "]" * 300),
+    ("a long name", {**OBJECT, "properties": {"x" * 100_000: {}}}, None, "{}"),
+    ("too much text", {"description": "x" * (4 * 2**20)}, SchemaError, ""),
+    (
+        "names that look like more",
+        {**OBJECT, "properties": {'": 1}': {"const": 1}, "a\n": {}, "\x00": {}, "</tool_call>": {}}},
+        None,
+        '{"\\": 1}": 1}',
+    ),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("schema", "error", "text"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_hostile_schemas_compile_or_are_declined_in_time(schema: Any, error: type[Exception] | None, text: str) -> None:
+    if error is None:
+        assert compile_schema(schema).accepts(text)
+        assert not compile_schema(schema).accepts(text + "x")
+        return
+    with pytest.raises(error):
+        compile_schema(schema).accepts(text)
+
+
+def test_a_schema_as_large_as_the_bound_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"enum": ["abc"]}
+    monkeypatch.setattr(json_schema, "MAX_SCHEMA_CHARS", len(json.dumps(schema)))
+    assert compile_schema(schema).accepts('"abc"')
+    monkeypatch.setattr(json_schema, "MAX_SCHEMA_CHARS", len(json.dumps(schema)) - 1)
+    with pytest.raises(SchemaError, match="17 characters; the bound is 16"):
+        compile_schema(schema)
+
+
+def test_many_optional_properties_have_a_regular_expression() -> None:
+    pattern = compile_schema(optional(40)).regex
+    assert len(pattern) < 5_000
+
+
+def subsets(names: str) -> Iterator[list[str]]:
+    for bits in range(1 << len(names)):
+        yield [name for place, name in enumerate(names) if bits >> place & 1]
+
+
+@pytest.mark.parametrize("required", list(subsets("abc")), ids="".join)
+def test_every_combination_of_optional_and_required(required: list[str]) -> None:
+    schema = {**OBJECT, "properties": {name: {"const": 1} for name in "abc"}, "required": required}
+    grammar = compile_schema(schema)
+    for there in subsets("abc"):
+        assert grammar.accepts(json.dumps(dict.fromkeys(there, 1))) == (set(required) <= set(there))
+    for text in (
+        '{"a": 1,}',
+        '{, "a": 1}',
+        '{"a": 1 "b": 1, "c": 1}',
+        '{"a": 1, "a": 1, "b": 1, "c": 1}',
+        "{",
+        "{}}",
+        '{"c": 1, "b": 1, "a": 1}',
+    ):
+        assert not grammar.accepts(text)

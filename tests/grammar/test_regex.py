@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routine_grammar.api import compile_lark, compile_regex
+from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.regex import escape, grammar_to_regex
+from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
+
+TEXT = "ab0é"
+atoms = st.sampled_from(("a", "b", "ab", "é", "[ab]", "[^a]", "[a-bé]", "[0-9]", ".", "(?:)", r"\x61", r"\.", r"[^\x00-a]"))
+
+
+def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    counts = st.sampled_from(("?", "*", "+", "{2}", "{0,2}", "{1,3}", "{2,}", "??", "*?", "+?"))
+    return st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda pair: f"(?:{pair[0]}|{pair[1]})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}|{pair[1]}|)"),
+        st.tuples(inner, counts).map(lambda pair: f"(?:{pair[0]}){pair[1]}"),
+    )
+
+
+patterns = st.recursive(atoms, larger, max_leaves=5)
+
+
+@settings(max_examples=250, deadline=None)
+@given(patterns, st.lists(st.text(TEXT + ".\n1", max_size=7), min_size=5, max_size=12))
+def test_a_pattern_accepts_what_re_matches_whole(pattern: str, texts: list[str]) -> None:
+    compiled = re.compile(pattern)
+    grammar = compile_regex(pattern)
+    for text in texts:
+        assert grammar.accepts(text) == (compiled.fullmatch(text) is not None), text
+
+
+@given(st.text(max_size=8))
+def test_an_escaped_text_matches_itself(text: str) -> None:
+    pattern = escape(text)
+    assert re.fullmatch(pattern, text)
+    assert "\n" not in pattern
+    others = [text + "a", "\\" + text, text[1:]]
+    assert all(re.fullmatch(pattern, other) is None for other in others if other != text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=6))
+def test_an_escaped_text_compiles_to_itself(text: str) -> None:
+    grammar = compile_regex(escape(text))
+    assert grammar.accepts(text)
+    assert not grammar.accepts(text + "a")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["[1-9][0-9]{0,300}", "b[^<]{0,60}", "[a-c][ -~]{1,64}", "-?(?:0|[1-9][0-9]{0,40})(?:[.][0-9]{1,90})?"]
+)
+def test_counted_repetitions_need_no_more_states_than_they_count(pattern: str) -> None:
+    grammar = compile_regex(pattern)
+    compiled = re.compile(pattern)
+    for text in (
+        "1",
+        "10" * 120,
+        "0" * 5,
+        "b" + "é" * 60,
+        "b" * 61,
+        "b" * 62,
+        "a" + " " * 64,
+        "-0." + "5" * 90,
+        "-0." + "5" * 91,
+    ):
+        assert grammar.accepts(text) == (compiled.fullmatch(text) is not None)
+
+
+@pytest.mark.parametrize("pattern", ["a", "é", "", "a?", "[ab]", "\x02", "\x02\x02", "\U0010ffff"])
+def test_short_patterns_and_those_of_rare_characters(pattern: str) -> None:
+    grammar = compile_regex(pattern)
+    for text in ("", "a", "b", "é", "aa", "\x02", "\x02\x02", "\x02\x02\x02", "\U0010ffff", "a\U0010ffff", "\U0010ffff" * 2):
+        assert grammar.accepts(text) == (re.fullmatch(pattern, text) is not None)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^a", "a$", "a|b$", "(?:^a|b)", r"\Aa", r"a\z", r"a\b|b", r"\Ba", r"(?m:^a)", r"[ab]$", r"[]a]^"]
+)
+def test_assertions_are_declined(pattern: str) -> None:
+    with pytest.raises(GrammarError, match=r"asserts a place by (\^|\$|\\)"):
+        compile_regex(pattern)
+
+
+def test_characters_that_assert_elsewhere_are_themselves_in_classes_and_escapes() -> None:
+    for pattern, text in {r"[$^]+": "$^", r"[^$]": "^", r"\^\$": "^$", r"[\]^]": "^", r"[]$]": "$", r"\\\$": "\\$"}.items():
+        assert compile_regex(pattern).accepts(text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", "a)", "a)|(b", "[", "[z-a]", "a**b)", "(?=a)a", "(?!b)a", "(a)\\1", "\ud800", "*", "a{3,1}", "[^\\x00-\U0010ffff]"],
+)
+def test_what_is_no_regular_expression_is_an_error(pattern: str) -> None:
+    with pytest.raises(GrammarError, match="pattern"):
+        compile_regex(pattern)
+
+
+def test_a_pattern_past_the_bound_is_an_error() -> None:
+    with pytest.raises(GrammarTooLargeError, match="200001 characters; the bound is 200000"):
+        compile_regex("a" * 200_001)
+
+
+def test_every_kind_of_node_is_written() -> None:
+    grammar = Grammar(
+        Sequence(
+            (
+                Literal("a.b"),
+                Marker("<c>"),
+                Leaf("X", "x|y"),
+                Call("r"),
+                Optional(Literal("?")),
+                Choice((Literal("1"), Literal("2"))),
+            )
+        ),
+        {"r": Repeat(Literal("ab"), 2, 3)},
+    )
+    pattern = re.compile(grammar_to_regex(grammar))
+    for text in ("a.b<c>xabab1", "a.b<c>yababab?2"):
+        assert pattern.fullmatch(text)
+    for text in ("aXb<c>xabab1", "a.b<c>xab1", "a.b<c>xabababab1", "a.b<c>xabab", "a.b<c>xababb1"):
+        assert not pattern.fullmatch(text)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "counts"), [(0, None, {0, 1, 9}), (1, None, {1, 9}), (3, None, {3, 9}), (2, 4, {2, 3, 4}), (0, 0, {0})]
+)
+def test_repetitions(low: int, high: int | None, counts: set[int]) -> None:
+    pattern = grammar_to_regex(Grammar(Repeat(Literal("ab"), low, high)))
+    assert {count for count in (0, 1, 2, 3, 4, 9) if re.fullmatch(pattern, "ab" * count)} >= counts
+    assert {count for count in range(12) if re.fullmatch(pattern, "ab" * count)} == set(
+        range(low, 12 if high is None else high + 1)
+    )
+
+
+def test_recursive_rules_have_no_regular_expression() -> None:
+    grammar = compile_lark('start: a\na: "(" b? ")"\nb: a')
+    with pytest.raises(GrammarError, match="rule a calls itself"):
+        _ = grammar.regex
+
+
+def test_copies_of_rules_are_bounded() -> None:
+    doubling = "".join(f"r{n}: r{n + 1} r{n + 1}\n" for n in range(40)) + 'r40: "a" | "b"\n'
+    with pytest.raises(GrammarTooLargeError, match="4194304 characters, the bound"):
+        grammar_to_regex(compile_lark("start: r0?\n" + doubling).tree)
+
+
+def test_a_long_chain_of_rules_is_an_error_and_no_crash() -> None:
+    chain = "".join(f'r{n}: "a" r{n + 1}\n' for n in range(1_500)) + 'r1500: "b"\n'
+    grammar = compile_lark("start: r0\n" + chain)
+    assert grammar.accepts("a" * 1_500 + "b")
+    with pytest.raises(GrammarTooLargeError, match="nested too deep"):
+        _ = grammar.regex
