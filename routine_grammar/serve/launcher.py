@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -31,7 +32,7 @@ DIALECT = "hermes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start the server and serve until stopped. Returns 2 where it can't start, after saying why."""
+    """Start the server and serve until stopped. Returns 2 where it can't start, after saying why, 130 where stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     own = _own_parser().parse_known_args(arguments)[0]
     if own.model is None and _names_model(arguments):
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # vLLM makes one of SIGTERM too, until it serves
+        _say("stopped")
+        return 128 + signal.SIGINT
 
 
 def routines_and_tools(args: argparse.Namespace) -> tuple[tuple[Routine, ...], tuple[Tool, ...]]:
@@ -138,7 +142,6 @@ def _server_parser(demo_model: str | None) -> Any:
             enforce_eager=True,
             max_model_len=8192,
             max_num_seqs=32,
-            max_num_batched_tokens=8192,  # a chunked prefill with a seed ends the CPU engine of vLLM 0.32
             dtype="bfloat16",
             uvicorn_log_level="warning",
             disable_log_stats=True,

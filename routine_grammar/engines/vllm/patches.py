@@ -6,11 +6,12 @@ constraint that is silently not there. Applied once a process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
@@ -34,6 +35,8 @@ def apply_patches() -> None:
     patch_validation()
     patch_early_check()
     patch_kernel_scan()
+    patch_discarded_samples()
+    patch_startup_interrupt()
     patch_guard()
 
 
@@ -151,6 +154,60 @@ def patch_kernel_scan() -> None:
 
     setattr(_rebind_kernels, _MARK, True)
     setattr(dispatcher, "_rebind_kernels", _rebind_kernels)  # noqa: B010 -- the module type has no such name
+
+
+def patch_discarded_samples() -> None:
+    """Sample what a chunk of a prompt discards without its request's own generator, on the CPU.
+
+    Why: vLLM winds such generators back by `set_offset`, which a CPU generator doesn't have, so that a request with a `seed`
+    and a prompt of several chunks ends the engine. Goes when vLLM's CPU runner winds them back in its own way.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
+            generators = self.input_batch.generators
+            held = {row: generators.pop(row) for row in list(generators) if self.discard_request_mask.np[row]}
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                generators.update(held)
+
+        return sample_tokens
+
+    _replace(CPUModelRunner, "sample_tokens", ("self", "grammar_output"), replacement)
+
+
+def patch_startup_interrupt() -> None:
+    """Let SIGTERM end a server that is still waiting for its engine.
+
+    Why: the socket that it waits on drops the KeyboardInterrupt that vLLM makes of the signal, and the start goes on. Goes when
+    vLLM's `zmq_socket_ctx` lets it pass.
+    """
+    from vllm.v1.engine import utils
+
+    original = getattr(utils, "zmq_socket_ctx", None)
+    if original is None or hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    @contextlib.contextmanager
+    def zmq_socket_ctx(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        interrupt: KeyboardInterrupt | None = None
+        with original(*args, **kwargs) as socket:
+            try:
+                yield socket
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt:
+            raise interrupt
+
+    setattr(zmq_socket_ctx, _MARK, True)
+    setattr(utils, "zmq_socket_ctx", zmq_socket_ctx)  # noqa: B010 -- the module type has no such name
 
 
 def patch_guard() -> None:

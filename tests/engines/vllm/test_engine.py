@@ -151,6 +151,15 @@ def test_neighbours_are_bit_unchanged(engine: LLM, demo: dict[str, CompiledRouti
     assert mixed == alone
 
 
+def test_seeds_and_prompts_of_several_chunks_go_together(engine: LLM) -> None:
+    from vllm import SamplingParams
+
+    budget = engine.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+    prompts = [{"prompt_token_ids": [7 + n] * 3_900} for n in range(2 * budget // 3_900 + 1)]
+    params = SamplingParams(seed=5, temperature=1.0, max_tokens=3, ignore_eos=True)
+    assert [len(each.outputs[0].token_ids) for each in engine.generate(prompts, params, use_tqdm=False)] == [3] * len(prompts)
+
+
 def test_other_structured_requests_stay_with_vllm(engine: LLM) -> None:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
