@@ -1,6 +1,7 @@
 """`python -m benchmarks`: compile and mask times, then calls a second through servers, each beside vLLM's own backends.
 
-Out: tables, and a CSV each under benchmarks/results. `kernels` times the GPU kernels, and needs one.
+Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again). `kernels` times
+the GPU kernels, and needs one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask, served
+from benchmarks import compile_and_mask, plot, served
 from benchmarks.results import Measurement, describe_run, load_average, make_table, write_csv
 from benchmarks.vocabularies import demo_tokenization, largest_tokenization
 from benchmarks.workload import SEED, make_cases
@@ -27,7 +28,7 @@ NOISE = "noisy where other work shares the machine (see load): compare arms with
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; returns 1 where arms disagree or a server does not start."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compile", "served", "kernels"), help="default: compile, then served")
+    parser.add_argument("what", nargs="?", choices=("compile", "served", "kernels", "plot"), help="default: all but kernels")
     parser.add_argument("--quick", action="store_true", help="few rounds over the demo model's vocabulary")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
     options = parser.parse_args(arguments)
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _measure_compile(console, options.output, quick=options.quick)
         if options.what in ("served", None):
             _measure_served(console, options.output, quick=options.quick)
-    except (compile_and_mask.DisagreementError, RoutineGrammarError, ValueError) as error:
+        if options.what in ("plot", None):
+            console.print(f"drawn: {plot.draw(options.output)}", soft_wrap=True, highlight=False)
+    except (compile_and_mask.DisagreementError, RoutineGrammarError, ValueError, FileNotFoundError) as error:
         console.print(f"nothing is reported: {error}", style="red", markup=False)
         return 1
     return 0

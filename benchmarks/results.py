@@ -72,6 +72,21 @@ def write_csv(folder: Path, kind: str, header: dict[str, str], measurements: Seq
     return file
 
 
+def read_csv(file: Path) -> tuple[dict[str, str], list[Measurement]]:
+    """The header and the measurements of a file that `write_csv` wrote."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        texts = list(lines)
+    head = [text for text in texts if text.startswith("# ")]
+    header = dict(text.removeprefix("# ").rstrip("\n").split(": ", 1) for text in head)
+    rows = csv.DictReader(texts[len(head) :])
+    measurements = []
+    for row in rows:
+        middle, low, high = (float(row[name]) for name in ("middle", "low", "high"))
+        described = (row["case"], row["arm"], row["metric"], row["unit"])
+        measurements.append(Measurement(*described, middle, low, high, int(row["count"])))
+    return header, measurements
+
+
 def make_table(title: str, measurements: Sequence[Measurement], caption: str) -> Table:
     """A table with one line for every case and arm, and a column for every metric."""
     columns = list(dict.fromkeys((measurement.metric, measurement.unit) for measurement in measurements))

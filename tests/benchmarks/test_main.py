@@ -3,15 +3,17 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
+import shutil
 from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks import served
-from benchmarks.__main__ import main
+from benchmarks.__main__ import RESULTS, main
 from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
-from benchmarks.results import Measurement, describe_run, make_table, quantiles, write_csv
+from benchmarks.results import Measurement, describe_run, make_table, quantiles, read_csv, write_csv
 from benchmarks.served import Cell, ServedArm
 from benchmarks.workload import PLAIN, SIZES, make_case
 
@@ -53,6 +55,31 @@ def test_results_name_neither_host_nor_path(tmp_path: Path) -> None:
     assert read(file)[0] == header
     for secret in (str(Path.home()), str(Path(__file__).parent.parent.parent)):
         assert secret not in file.read_text(encoding="utf-8")
+
+
+def test_the_newest_results_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", "--output", str(tmp_path)]) == 1
+    assert "no *_compile.csv" in capsys.readouterr().out
+    for file in RESULTS.glob("*.csv"):
+        shutil.copy(file, tmp_path)
+    assert main(["plot", "--output", str(tmp_path)]) == 0
+    picture = (tmp_path / "benchmark.svg").read_text(encoding="utf-8")
+    for text in ("routine_grammar", "llguidance", "vLLM xgrammar", "8 clients", read(newest("compile"))[0]["processor"]):
+        assert text in picture
+    (run,) = re.findall(">([^<]*vllm[^<]*)<", picture)
+    assert run in (RESULTS / "benchmark.svg").read_text(encoding="utf-8"), "run `python -m benchmarks plot` and commit it"
+
+
+def newest(kind: str) -> Path:
+    return max(RESULTS.glob(f"*_{kind}.csv"))
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    measured = [Measurement("a case, with a comma", "arm", "calls", "/s", 1.5, 1.0, 2.0, 3)]
+    assert read_csv(write_csv(tmp_path, "kind", {"date": "2026-01-02", "note": "a: b"}, measured)) == (
+        {"date": "2026-01-02", "note": "a: b"},
+        measured,
+    )
 
 
 def test_a_table_has_a_line_for_every_case_and_arm() -> None:
