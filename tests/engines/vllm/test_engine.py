@@ -186,6 +186,8 @@ def test_schemas_and_samples_of_one_prompt(engine: LLM) -> None:
         ({"ignore_eos": True}, "ignore_eos"),
         ({"min_tokens": 5}, "min_tokens"),
         ({"allowed_token_ids": [1, 2]}, "allowed_token_ids"),
+        ({"stop": ["}"]}, "stop"),
+        ({"stop_token_ids": [1000]}, "stop_token_ids"),
     ],
 )
 def test_what_would_break_the_promise_is_refused(
