@@ -15,7 +15,7 @@ from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
-MAX_POINTS = 1_000_000
+MAX_POINTS = 200_000
 END = 0
 
 
