@@ -1,4 +1,4 @@
-"""The commands: `python -m routine_grammar check | demo | tools | lark`."""
+"""The commands: `python -m routine_grammar check | convert | demo | tools | lark`."""
 
 from __future__ import annotations
 
@@ -48,9 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="tell everything that is wrong with Routines", allow_abbrev=False)
-    check.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a Routine in YAML, JSON or text")
+    check.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
     _add_tools(check, required=False)
     check.set_defaults(command=_check)
+    convert = commands.add_parser("convert", help="write a Routine in another form", allow_abbrev=False)
+    convert.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
+    convert.add_argument("--to", choices=("yaml", "json", "flat", "text"), default="yaml", help="default: %(default)s")
+    convert.set_defaults(command=_convert)
     demo = commands.add_parser("demo", help="carry out a demo Routine with a real server and real tools", allow_abbrev=False)
     demo.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server (default: one is started)")
     demo.add_argument("--routine", metavar="NAME", default="repository_review", help="the Routine (default: %(default)s)")
@@ -60,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     tools.add_argument("--record", metavar="FILE", type=Path, help="write the tools there, for --tools")
     tools.set_defaults(command=_tools)
     lark = commands.add_parser("lark", help="print the grammar of a Routine", allow_abbrev=False)
-    lark.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON or text")
+    lark.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
     _add_tools(lark, required=True)
     lark.add_argument("--position", metavar="P", help="only the turn at this position: start, or the id of a step")
     lark.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
@@ -109,6 +113,14 @@ def _problems(file: Path, tools: Sequence[Tool] | None) -> list[str]:
         where = next(reversed(notes))
         return [f"{file}: {error}" if where in str(error) else f"{file}: {where}: {error}"]
     return []
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from routine_grammar.routine import to_flat_json, to_json, to_text, to_yaml
+
+    write = {"yaml": to_yaml, "json": to_json, "flat": to_flat_json, "text": to_text}[arguments.to]
+    print(write(_routine(arguments.file)), end="")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

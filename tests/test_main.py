@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from routine_grammar.__main__ import main
-from routine_grammar.demo.catalogue import demo_folder
+from routine_grammar.demo.catalogue import demo_folder, demo_routines
+from routine_grammar.routine import Routine, to_yaml
 
 TOOLS = str(demo_folder() / "tools.json")
 MEETING = demo_folder() / "routines" / "meeting_times.yaml"
@@ -93,6 +94,15 @@ def test_tools_are_listed_and_recorded(config: str, tmp_path: Path, capsys: Capt
     assert main(["check", str(MEETING), "--tools", record]) == 0
     assert main(["tools", "--mcp", config, "--record", str(tmp_path / "no" / "folder")]) == 2
     assert "can't be written: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["yaml", "json", "flat", "text"])
+def test_convert_changes_nothing_but_the_form(form: str, tmp_path: Path, capsys: Captured) -> None:
+    for routine in demo_routines():
+        file = tmp_path / f"{routine.name}.yaml"
+        file.write_text(to_yaml(routine))
+        assert main(["convert", str(file), "--to", form]) == 0
+        assert Routine.parse(capsys.readouterr().out) == routine
 
 
 def test_lark_prints_the_whole_routine_or_one_turn(capsys: Captured) -> None:

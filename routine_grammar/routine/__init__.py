@@ -1,6 +1,7 @@
 """The Routine: its model, written forms, position graph and dataflow checks. Knows no bytes and no tokens."""
 
 from routine_grammar.routine.checks import check, key_is_compatible, key_types
+from routine_grammar.routine.flat import routine_to_flat, to_flat_json
 from routine_grammar.routine.forms import routine_from_document, routine_to_document, to_json, to_yaml
 from routine_grammar.routine.graph import START, Graph, Successors
 from routine_grammar.routine.ids import branches_around, header_of, step_id_of
@@ -76,8 +77,10 @@ __all__ = [
     "parse_key",
     "routine_from_document",
     "routine_to_document",
+    "routine_to_flat",
     "step_id_of",
     "structure_problems",
+    "to_flat_json",
     "to_json",
     "to_text",
     "to_yaml",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from routine_grammar.errors import RoutineError
 from routine_grammar.routine.documents import Document, read_json, read_yaml
+from routine_grammar.routine.flat import is_flat, unflattened
 from routine_grammar.routine.forms import routine_from_document
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.problems import NO_FILE, Origin
@@ -69,4 +70,6 @@ def _read(text: str, file: str | None, reader: _Reader) -> Routine:
         json.dumps(document.value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise RoutineError(f"{label}: a text holds half of a surrogate pair, which is no character") from error
+    if is_flat(document.value):
+        document = unflattened(document, label)
     return routine_from_document(document.value, Origin(file, document.lines))

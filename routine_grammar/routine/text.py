@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 from typing import Any
 
 from lark import Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from routine_grammar.errors import RoutineError
 from routine_grammar.routine.documents import Document, parse_json
-from routine_grammar.routine.ids import Path, branch_step_id, branches_around, header_of, path_of, step_id_of
+from routine_grammar.routine.ids import Path, header_of, path_of, step_id_of
 from routine_grammar.routine.model import (
-    MAX_NESTING,
     AnyKey,
     Constant,
     Header,
@@ -31,6 +29,7 @@ from routine_grammar.routine.model import (
     Thought,
     Variable,
 )
+from routine_grammar.routine.outline import Outline, default_name
 from routine_grammar.routine.parsers import load_parser
 from routine_grammar.routine.problems import MAX_REPORTED
 
@@ -67,7 +66,6 @@ _EXPECTED = {
     "$END": "the end of the line",
 }
 _ENDS_LIKE_A_TOOL = re.compile(r"[Uu]se the .*tool\.?$")
-_STEM = re.compile("[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def read_text(text: str, file: str) -> Document:
@@ -97,8 +95,8 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._routine: dict[str, Any] = {"steps": []}
-        self._steps: dict[str, dict[str, Any]] = {}
+        self._outline = Outline()
+        self._routine: dict[str, Any] = {"steps": self._outline.steps}
         self._step: tuple[str, dict[str, Any]] | None = None
         self._lines: dict[Path, int] = {}
         self._problems: list[str] = []
@@ -108,8 +106,7 @@ class _Reader:
         if self._problems:
             count = f"{len(self._problems)} malformed line{'s' if len(self._problems) != 1 else ''}"
             raise RoutineError(f"{self._file}: {count}", tuple(self._problems[:MAX_REPORTED]))
-        stem = FilePath(self._file).stem
-        self._routine.setdefault("name", stem if _STEM.fullmatch(stem) else "routine")
+        self._routine.setdefault("name", default_name(self._file))
         return Document(self._routine, self._lines)
 
     def read(self, number: int, line: str) -> None:
@@ -148,32 +145,10 @@ class _Reader:
         step = {"name": parts["step_name"], "description": parts.get("text", "")}
         if "tool" in parts:
             step["tool"] = parts["tool"]
-        self._place_for(step_id, parts).append(step)
-        self._steps[step_id] = step
+        guard = {"otherwise": True} if "otherwise" in parts else {"if": parts.get("condition")}
+        self._outline.place(step_id, step, guard)
         self._step = (step_id, step)
         self._lines[path_of(step_id)] = number
-
-    def _place_for(self, step_id: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the list that a step belongs to the end of; raises `ValueError` where it is not next in it."""
-        around = branches_around(step_id)
-        if not around:
-            steps: list[dict[str, Any]] = self._routine["steps"]
-            _require_next(step_id, [str(len(steps) + 1)])
-            return steps
-        check, branch = around[-1]
-        if len(around) > MAX_NESTING:
-            raise ValueError(f"branches are nested {len(around)} deep, expected at most {MAX_NESTING}")
-        if check not in self._steps:
-            raise ValueError(f"{header_of(step_id)} stands before {header_of(check)}, which it branches from")
-        branches = self._steps[check].setdefault("branches", [])
-        expected = [branch_step_id(check, len(branches) + 1, 1)]
-        expected += [branch_step_id(check, n, len(each["steps"]) + 1) for n, each in enumerate(branches, 1)]
-        _require_next(step_id, expected)
-        if branch > len(branches):
-            guard = {"otherwise": True} if "otherwise" in parts else {"if": parts["condition"]}
-            branches.append({**guard, "steps": []})
-        placed: list[dict[str, Any]] = branches[branch - 1]["steps"]
-        return placed
 
     def _detail(self, number: int, name: str, value: object, group: str | None = None) -> None:
         if self._step is None:
@@ -189,12 +164,6 @@ class _Reader:
             raise ValueError(f"{name[:80]!r} is given twice" + (f" in {group}" if group else ""))
         fields[name] = value
         self._lines[(*path, name)] = number
-
-
-def _require_next(step_id: str, expected: list[str]) -> None:
-    if step_id not in expected:
-        last = " or ".join(header_of(each) for each in (expected[0], *expected[1:][-1:]))
-        raise ValueError(f"{header_of(step_id)} is out of order; expected {last} here")
 
 
 def _value(tree: Tree[Token]) -> Any:
