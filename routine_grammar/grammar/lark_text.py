@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
+from itertools import count
 
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
 MARKER_SUFFIX = "_MARKER"
+_JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|, |: |[^"\[\]{},:]+|.', re.DOTALL)
 
 
 class Flavour(Enum):
@@ -28,6 +30,7 @@ def grammar_to_lark(
     """The grammar as Lark text that begins at `start`, headed by the comment `note`.
 
     `special` are the ids of the texts that are one token of the vocabulary it is meant for: llguidance takes their ids.
+    Its lexer keeps to the longest terminal: where terminals overlap (a thought beside a final answer) it allows less.
     """
     return _Writer(grammar, flavour, special or {}).text(note)
 
@@ -38,11 +41,15 @@ class _Writer:
         self._flavour = flavour
         self._special = special
         self._markers = _marker_names(sorted(grammar.markers()))
+        self._names = {name: name for name in grammar.rules}
+        if "start" in self._names and grammar.root != Call("start"):
+            self._names["start"] = next(name for n in count(2) if (name := f"start_{n}") not in self._names)
 
     def text(self, note: str) -> str:
         lines = [f"// {line}".rstrip() for line in note.splitlines()]
-        lines += [f"start: {self._alternatives(self._grammar.root)}"]
-        lines += [f"{name}: {self._alternatives(tree)}" for name, tree in self._grammar.rules.items()]
+        if self._grammar.root != Call("start"):
+            lines += [f"start: {self._alternatives(self._grammar.root)}"]
+        lines += [f"{self._names[name]}: {self._alternatives(tree)}" for name, tree in self._grammar.rules.items()]
         lines += [f"{name}: /{_slashed(pattern)}/" for name, pattern in self._grammar.leaves().items()]
         lines += [f"{name}: {quoted(text)}" for text, name in self._markers.items() if not self._is_token(text)]
         return "\n".join(lines) + "\n"
@@ -63,13 +70,13 @@ class _Writer:
     def _atom(self, node: Node) -> str:
         match node:
             case Literal(text):
-                return quoted(text)
+                return " ".join(map(quoted, self._pieces(text)))
             case Leaf(name, _):
                 return name
             case Marker(text):
                 return f"<[{self._special[text]}]>" if self._is_token(text) else self._markers[text]
             case Call(rule):
-                return rule
+                return self._names[rule]
             case Optional(item):
                 return f"{self._group(item)}?"
             case Repeat(_, _, 0):
@@ -86,9 +93,18 @@ class _Writer:
             if not node.items:
                 raise GrammarError("a choice without alternatives can't be written: it allows nothing")
             return "(" + " | ".join(self._sequence(item) for item in node.items) + ")"
-        if isinstance(node, Sequence | Optional | Repeat):
+        if isinstance(node, Sequence | Optional | Repeat) or (isinstance(node, Literal) and len(self._pieces(node.text)) > 1):
             return f"({self._sequence(node)})"
         return self._atom(node)
+
+    def _pieces(self, text: str) -> list[str]:
+        """A literal as the terminals that it is written as.
+
+        llguidance's lexer follows the longest terminal: beside `{"a": ` it would never read a `{` that goes on otherwise.
+        Cut where JSON's own tokens end, only a number is the beginning of another terminal that may stand there, and of
+        numbers the longest is meant.
+        """
+        return _JSON_PIECES.findall(text) or [""] if self._flavour is Flavour.LLGUIDANCE else [text]
 
     def _count(self, low: int, high: int | None) -> str:
         if high is None and low < 2:
