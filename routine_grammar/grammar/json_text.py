@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.regex import escape
+from routine_grammar.grammar.regex import escape, trie_of
 from routine_grammar.grammar.tree import Leaf, Literal, Node, choice
 
 _HEX = "[0-9a-fA-F]"
@@ -136,7 +136,7 @@ class _Avoid:
         for marker in markers:
             if len(marker) < 2 or any(lead in marker[1:] for lead in self._leads):
                 raise GrammarError(f"marker {marker!r} has a first character that comes again inside a marker")
-        tries = {lead: _trie([marker[1:] for marker in markers if marker[0] == lead]) for lead in self._leads}
+        tries = {lead: trie_of([marker[1:] for marker in markers if marker[0] == lead]) for lead in self._leads}
         starts = {escape(lead): _starts(trie) for lead, trie in tries.items()}
         broken_off = "|".join(lead + start for lead, start in starts.items())
         broken = [lead + self._otherwise(trie) for lead, trie in zip(starts, tries.values(), strict=True)]
@@ -165,20 +165,6 @@ def _starts(trie: dict[str, Any]) -> str:
     """Any proper start of a marker's rest, the empty one too."""
     ways = "|".join(escape(char) + _starts(below) for char, below in trie.items() if below)
     return f"(?:{ways})?" if ways else ""
-
-
-def _trie(words: Sequence[str]) -> dict[str, Any]:
-    """Nested dictionaries; a word ends at an empty one. A word that begins with another is the other's already."""
-    root: dict[str, Any] = {}
-    for word in sorted(words, key=len):
-        node = root
-        for place, char in enumerate(word):
-            if char in node and not node[char]:
-                break
-            node = node.setdefault(char, {})
-            if place == len(word) - 1:
-                node.clear()
-    return root
 
 
 def _spelled(char: str) -> str:

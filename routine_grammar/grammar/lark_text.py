@@ -14,7 +14,8 @@ from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
 MARKER_SUFFIX = "_MARKER"
-_JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|, |: |[^"\[\]{},:]+|.', re.DOTALL)
+# A colon is a piece of its own where it can follow a name, and part of a text elsewhere ("Thought: ").
+_JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|, |(?:^|(?<=")): |[^"\[\]{},]+|.', re.DOTALL)
 
 
 class Flavour(Enum):

@@ -21,6 +21,7 @@ from routine_grammar.errors import (
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
+from routine_grammar.grammar.regex import beginning_otherwise
 from routine_grammar.grammar.tree import EMPTY, Call, Choice, Grammar, Leaf, Literal, Node, Optional, choice, sequence
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
@@ -75,6 +76,10 @@ def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) 
     return Grammar(Call(position_rule("start")), rules)
 
 
+def _header_line(step: model.Step) -> str:
+    return f"{header_of(step.id)}\n"
+
+
 def position_rule(position: str) -> str:
     """The name of a position's rule: `at_start`, `at_2`, `at_2_1_1` for step 2-1_1."""
     return f"at_{_rule_name(position)}"
@@ -93,6 +98,7 @@ class _TurnMaker:
     _key_rules: dict[tuple[str, ...], str] = field(default_factory=dict)
     _value_rules: dict[Node, str] = field(default_factory=dict)
     _schemas: dict[str, SchemaCompiler] = field(default_factory=dict)
+    _answers: dict[str, int] = field(default_factory=dict)
     _last_number: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,12 +117,15 @@ class _TurnMaker:
                 f"{self.scope.dialect.name!r} lets no text stand there"
             )
         ways: list[Node] = []
+        leading: list[str] = []
         if successors.steps:
             calls = choice(*(Call(self._call(step, keys, headed)) for step in successors.steps))
             limit = self.scope.thought_limit(successors)
             ways.append(sequence(Optional(self._thought(limit)), calls) if limit else calls)
+            leading += [THOUGHT] if limit else []
+            leading += [_header_line(step) for step in successors.steps] if headed else []
         if successors.may_end:
-            ways.append(self._answer())
+            ways.append(self._answer(leading))
         return choice(*ways)
 
     def _leads(self) -> str:
@@ -128,9 +137,11 @@ class _TurnMaker:
         text = Leaf(f"THOUGHT_{limit}", rf"[^\x00-\x1f{re.escape(self._leads())}]{{1,{limit}}}")
         return sequence(Literal(THOUGHT), text, Literal("\n"))
 
-    def _answer(self) -> Leaf:
-        """A final answer: free text instead of a call, where the Routine may end."""
-        return Leaf("ANSWER", f"[^{re.escape(self._leads())}]+")
+    def _answer(self, leading: Sequence[str]) -> Leaf:
+        """A final answer, where the Routine may end: free text that begins with nothing that leads to a call."""
+        pattern = beginning_otherwise(leading, self._leads())
+        number = self._answers.setdefault(pattern, len(self._answers) + 1)
+        return Leaf("ANSWER" if number == 1 else f"ANSWER_{number}", pattern)
 
     def _call(self, step: model.Step, keys: Sequence[MemoryKey], headed: bool) -> str:
         """The rule of a step's call under these keys."""
@@ -142,7 +153,7 @@ class _TurnMaker:
             spelled = name.items[0] if isinstance(name, Choice) else name
             assert isinstance(spelled, Literal)
             arguments = self._arguments(step, tool, keys)
-            leading = Literal(f"{header_of(step.id)}\n" if headed else "")
+            leading = Literal(_header_line(step) if headed else "")
             rule = self._fresh(f"step_{_rule_name(step.id)}")
             self.rules[rule] = self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments, leading)
             self._calls[memo] = rule

@@ -1,248 +1,30 @@
-"""What may be said at a position: judged by `re`, by llguidance and by Lark on the demo's turns, then rule by rule."""
+"""What may be said at a position, rule by rule."""
 
 from __future__ import annotations
 
 import json
-import random
 import re
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import cycle
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import lark
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
-from routine_grammar import MemoryKey, Routine, Tool, Vocabulary, compile_routine
-from routine_grammar.api import CompiledRoutine, Turn
+from routine_grammar import MemoryKey, Routine, Tool, compile_routine
+from routine_grammar.api import CompiledRoutine
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.demo.model import demo_model_path
 from routine_grammar.errors import GrammarTooLargeError, MemoryKeyError, RoutineError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar import turn as turn_module
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.lark_reader import read_lark
-from routine_grammar.grammar.turn import THOUGHT, position_rule, turn_grammar
+from routine_grammar.grammar.turn import turn_grammar
 from routine_grammar.routine import (
-    AnyKey,
-    Branch,
-    Constant,
-    Graph,
-    Header,
-    Key,
-    Literal,
-    Omit,
-    Source,
     Step,
-    Thought,
-    Variable,
     header_of,
 )
-from routine_grammar.routine.checks import key_types
-from routine_grammar.routine.types import assignable
-from tests.grammar.json_instances import instance
-from tests.grammar.peer import PeerMatcher, peer_tokenizer
-from tests.grammar.samples import Sampler
-from tests.grammar.test_json_schema import begins_like_a_key, closed, unrepeated
-from tests.scale import SCALE
-from tests.vocabularies import byte_vocabulary
+from tests.grammar.calls import REASON, TEXT, call, written
 
-TEXT: dict[str, Any] = {"type": "string"}
 MARKER = re.compile(rb"(</?tool_call>)")
-
-
-# The demo's turns: 1,000 texts of theirs and 1,000 edits, and four judges
-
-
-@dataclass(frozen=True)
-class Said:
-    """Bytes said at a turn; `drawn`: they are a text of its grammar, not an edit of one."""
-
-    turn: Turn
-    data: bytes
-    drawn: bool
-
-    @property
-    def text(self) -> str | None:
-        """The text that the bytes are; None where they are not UTF-8."""
-        try:
-            return self.data.decode()
-        except UnicodeDecodeError:
-            return None
-
-
-EXTRA = (
-    MemoryKey("memory_9_note", TEXT, "a note"),
-    MemoryKey("memory_9_count", {"type": "integer"}),
-    MemoryKey("memory_9_office", None, "Europe/Berlin"),
-    MemoryKey("memory_9_unknown"),
-)
-
-
-def turns_of(compiled: CompiledRoutine) -> Iterable[Turn]:
-    """The turns at every position: with the keys written on every path, on some path, and with others beside them."""
-    for position in compiled.graph.positions:
-        always, sometimes = compiled.graph.keys_before(position)
-        yield compiled.turn(position, always)
-        yield compiled.turn(position, sometimes)
-        yield compiled.turn(position, [*sometimes, *EXTRA])
-
-
-@pytest.fixture(scope="module")
-def said(demo: dict[str, CompiledRoutine]) -> list[Said]:
-    """Distinct texts of all turns, round and round, each followed by an edit of one byte."""
-    samplers = [
-        (turn, Sampler(turn.tree, number)) for compiled in demo.values() for number, turn in enumerate(turns_of(compiled))
-    ]
-    rng, seen, found = random.Random(1), set[tuple[int, str]](), list[Said]()
-    for turn, sampler in cycle(samplers):
-        if len(found) == 2_000 * SCALE:
-            break
-        text = sampler.text()
-        if (id(turn), text) not in seen:
-            seen.add((id(turn), text))
-            found += [Said(turn, text.encode(), True), Said(turn, edited(text.encode(), rng), False)]
-    return found
-
-
-def edited(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with one replaced, added, removed, or swapped with the next; they may be UTF-8 no longer."""
-    place = rng.randrange(len(data))
-    byte = bytes((rng.choice((rng.randrange(256), rng.choice(b'"\\<>{}[],: 01aeu_\n'), rng.choice(data))),))
-    before, here, after = data[:place], data[place : place + 1], data[place + 1 :]
-    return rng.choice(
-        (before + byte + after, before + byte + here + after, before + after, before + after[:1] + here + after[1:])
-    )
-
-
-def agreed(said: list[Said], judge: Callable[[Said], bool]) -> None:
-    """Hold a judge against `accepts` on all that was said, and see that there was enough of every kind."""
-    counts: Counter[str] = Counter()
-    for each in said:
-        accepted = each.turn._automaton.accepts(each.data)
-        assert accepted == (each.text is not None and each.turn.accepts(each.text))
-        assert judge(each) == accepted, (each.turn.position, each.data)
-        counts[f"{'drawn' if each.drawn else 'edited'}, {'valid' if accepted else 'invalid'}"] += 1
-        counts["no UTF-8"] += each.text is None
-    assert counts["drawn, valid"] == 1_000 * SCALE
-    assert counts["edited, valid"] + counts["edited, invalid"] == 1_000 * SCALE
-    assert min(counts["edited, valid"], counts["edited, invalid"], counts["no UTF-8"]) > 50 * SCALE, counts
-
-
-def test_the_regular_expression_of_a_turn_matches_what_it_accepts(said: list[Said]) -> None:
-    patterns = cache(re.compile)
-    agreed(said, lambda each: each.text is not None and bool(patterns(each.turn.regex).fullmatch(each.text)))
-
-
-def test_llguidance_over_bytes_accepts_what_a_turn_accepts(said: list[Said]) -> None:
-    vocabulary = byte_vocabulary()
-    tokenizer = peer_tokenizer(vocabulary)
-    peers = cache(lambda lark_text: PeerMatcher(tokenizer, lark_text))
-    agreed(said, lambda each: peers(each.turn.lark_for("llguidance", vocabulary)).accepts(list(each.data)))
-
-
-@pytest.fixture(scope="module")
-def demo_vocabulary() -> Vocabulary:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import AutoTokenizer
-
-        return Vocabulary.from_tokenizer(AutoTokenizer.from_pretrained(str(demo_model_path())))
-
-
-def test_llguidance_over_tokens_accepts_what_a_turn_accepts(said: list[Said], demo_vocabulary: Vocabulary) -> None:
-    """Some spelling of the text in tokens, the markers as their own; with markers spelled by other tokens, none."""
-    tokenizer = peer_tokenizer(demo_vocabulary)
-    peers = cache(lambda lark_text: PeerMatcher(tokenizer, lark_text))
-    tokens_by_text = {token: number for number, token in enumerate(demo_vocabulary.tokens) if token}
-    rng, spelled_markers = random.Random(2), 0
-
-    def judge(each: Said) -> bool:
-        nonlocal spelled_markers
-        peer = peers(each.turn.lark_for("llguidance", demo_vocabulary))
-        if MARKER.search(each.data):
-            spelled_markers += 1
-            assert not peer.accepts(spelling(each.data, tokens_by_text, rng))
-        tokens = [
-            token
-            for part in MARKER.split(each.data)
-            for token in (
-                [demo_vocabulary.special[part.decode()]] if MARKER.fullmatch(part) else spelling(part, tokens_by_text, rng)
-            )
-        ]
-        accepted = peer.accepts(tokens)
-        matcher = each.turn.matcher(demo_vocabulary)
-        assert (all(map(matcher.advance, tokens)) and matcher.may_end) == accepted
-        return accepted
-
-    agreed(said, judge)
-    assert spelled_markers > 1_000 * SCALE
-
-
-def test_the_bounds_of_lists_and_thoughts_are_the_same_to_all_judges(demo: dict[str, CompiledRoutine]) -> None:
-    office = "memory_input_first_office"
-    convert = call("convert_time", source_timezone="Asia/Tokyo", time="09:30", target_timezone=office)
-    policy = demo["expense_approval"].turn("1", demo["expense_approval"].graph.keys_before("1")[0])
-    branch = demo["meeting_times"].turn("1", demo["meeting_times"].graph.keys_before("1")[0])
-    texts = [
-        (policy, call("check_policy", report="memory_1_report", rules=["limits"] * count), 1 <= count <= 4)
-        for count in range(7)
-    ]
-    texts += [(branch, f"Thought: {'é' * chars}\nStep 2\n{convert}", 1 <= chars <= 60) for chars in (0, 1, 59, 60, 61, 90)]
-    vocabulary = byte_vocabulary()
-    tokenizer = peer_tokenizer(vocabulary)
-    for turn, text, expected in texts:
-        assert turn.accepts(text) == expected, text
-        assert bool(re.fullmatch(turn.regex, text)) == expected, text
-        peer = PeerMatcher(tokenizer, turn.lark_for("llguidance", vocabulary))
-        assert peer.accepts(list(text.encode())) == expected, text
-
-
-def spelling(data: bytes, tokens: dict[bytes, int], rng: random.Random) -> list[int]:
-    """Tokens that spell the bytes: at each place the longest, or any other one."""
-    spelled = []
-    while data:
-        fitting = [data[:length] for length in range(min(len(data), 24), 0, -1) if data[:length] in tokens]
-        token = fitting[0] if rng.random() < 0.7 else rng.choice(fitting)
-        spelled.append(tokens[token])
-        data = data[len(token) :]
-    return spelled
-
-
-def test_the_whole_routine_is_one_grammar_with_a_rule_for_each_position(demo: dict[str, CompiledRoutine]) -> None:
-    verdicts: Counter[bool] = Counter()
-    for compiled in demo.values():
-        rules = {position: position_rule(position) for position in compiled.graph.positions}
-        assert len(set(rules.values())) == len(rules)
-        judge = lark.Lark(compiled.lark, start=list(rules.values()), parser="earley")
-        read = read_lark(compiled.lark)
-        for position, rule in rules.items():
-            turn = compiled.turn(position, compiled.graph.keys_before(position)[1])
-            ours, sampler = Automaton(replace(read, root=read.rules[rule])), Sampler(turn.tree, 3)
-            for _ in range(4 * SCALE):
-                text = sampler.text()
-                for candidate in (text, sampler.edited(text)):
-                    accepted = turn.accepts(candidate)
-                    assert parses(judge, candidate, rule) == ours.accepts(candidate.encode()) == accepted, candidate
-                    verdicts[accepted] += 1
-    assert min(verdicts.values()) > 40 * SCALE, verdicts
-    assert position_rule("2-1_10-1_1") == "at_2_1_10_1_1"
-
-
-def parses(judge: lark.Lark, text: str, start: str) -> bool:
-    try:
-        judge.parse(text, start=start)
-    except lark.exceptions.UnexpectedInput:
-        return False
-    return True
-
-
-# Rule by rule
 
 
 def tool(name: str, required: Sequence[str] = (), output: Any = None, **parameters: Any) -> Tool:
@@ -250,7 +32,6 @@ def tool(name: str, required: Sequence[str] = (), output: Any = None, **paramete
 
 
 ORDER = {"type": "object", "properties": {"total": {"type": "number"}, "customer": TEXT, "paid": {"type": "boolean"}}}
-REASON = {"type": "object", "properties": {"code": {"type": "integer"}, "text": TEXT}, "required": ["code"]}
 TOOLS = (
     tool("get_order", ["order_id"], ORDER, order_id=TEXT),
     tool(
@@ -275,14 +56,6 @@ def routine(steps: str, head: str = "", **options: Any) -> CompiledRoutine:
 def refund(arguments: str, **options: Any) -> CompiledRoutine:
     """A Routine of one refund with these arguments."""
     return routine(f"  - {{name: Pay back, tool: refund, arguments: {{{arguments}}}}}\n", **options)
-
-
-def call(name: str, **arguments: Any) -> str:
-    return written(name, json.dumps(arguments, ensure_ascii=False))
-
-
-def written(name: str, arguments: str) -> str:
-    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
 def test_a_parameter_without_a_source_takes_a_literal_or_a_live_key_of_its_type() -> None:
@@ -443,6 +216,17 @@ def test_a_header_stands_where_two_steps_share_a_tool() -> None:
     assert not after.accepts(f"Step 2\n{THANKS}")
 
 
+def test_a_final_answer_begins_with_no_header_that_leads_to_a_call() -> None:
+    compiled = routine(MAY_END, "thought: {linear: 0, branch: 0}\nheader: always\n")
+    turn = compiled.turn("1")
+    header = header_of(turn.steps[0].id) + "\n"
+    assert turn.accepts(header + SORRY)
+    assert turn.accepts(f"{header.strip()} was left out.")
+    assert turn.accepts("Step 9\n")
+    assert not turn.accepts(header)
+    assert not turn.accepts(f"{header}Done.")
+
+
 def test_headers_stand_everywhere_where_they_are_asked_for() -> None:
     compiled = routine(BRANCHES % "send", "header: always\n")
     look = call("get_order", order_id=ORDER_KEY)
@@ -486,9 +270,9 @@ def test_a_final_answer_is_given_only_where_the_routine_may_end() -> None:
     assert not compiled.turn().accepts("Done.")
     turn = compiled.turn("1")
     assert turn.may_end
-    for text in ("Done.", "x", "Step 2\nand more\n", "Thought: hm", SORRY, f"Thought: hm\n{SORRY}"):
+    for text in ("Done.", "x", "Step 2\nand more\n", "Thoughts: many", "Thought:", SORRY, f"Thought: hm\n{SORRY}"):
         assert turn.accepts(text), text
-    for text in ("", "a < b", f"Done.\n{SORRY}", f"Thought: too long\n{SORRY}", f"{SORRY} Done.", THANKS):
+    for text in ("", "a < b", "Thought: hm", f"Done.\n{SORRY}", f"Thought: too long\n{SORRY}", f"{SORRY} Done.", THANKS):
         assert not turn.accepts(text), text
     end = compiled.turn("1-1_1")
     assert (end.steps, end.may_end) == ((), True)
@@ -568,143 +352,3 @@ def test_turns_past_the_bounds_are_errors(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(turn_module, "MAX_STEPS_PER_TURN", 1)
     with pytest.raises(GrammarTooLargeError, match="the bounds are 3 and 1"):
         compiled.turn("1", [ORDER_KEY])
-
-
-# Any small Routine
-
-
-SCHEMAS: tuple[Any, ...] = (
-    TEXT,
-    {"type": "integer"},
-    {"type": "number"},
-    {"type": "boolean"},
-    {"enum": ["a", "ab", 1, None]},
-    {"type": ["string", "null"]},
-    {"anyOf": [{"type": "integer"}, {"type": "array", "items": TEXT, "minItems": 1}]},
-    REASON,
-    {"type": "array", "items": REASON, "maxItems": 2},
-    {"$ref": "#/$defs/level"},
-)
-DEFINITIONS = {"level": {"enum": ["low", "high"]}}
-OUTPUTS: tuple[Any, ...] = (None, TEXT, {"type": "integer"}, {"type": "boolean"}, {"enum": ["low"]}, REASON)
-
-
-@st.composite
-def small_tools(draw: st.DrawFn) -> tuple[Tool, ...]:
-    tools = []
-    for name in draw(st.lists(st.sampled_from(("get", 'se"t', "é", "3<tool_call>")), min_size=1, max_size=2, unique=True)):
-        parameters = draw(
-            st.dictionaries(st.sampled_from(("a", "b", "ab", "é", "memory_c")), st.sampled_from(SCHEMAS), max_size=4)
-        )
-        required = [parameter for parameter in parameters if draw(st.booleans())]
-        schema = {"type": "object", "properties": parameters, "required": required, "$defs": DEFINITIONS}
-        tools.append(Tool(name, "", schema, draw(st.sampled_from(OUTPUTS))))
-    return tuple(tools)
-
-
-def small_steps(tools: Sequence[Tool], nesting: int) -> st.SearchStrategy[tuple[Step, ...]]:
-    branches: st.SearchStrategy[tuple[Branch, ...]] = st.just(())
-    if nesting:
-        inner = small_steps(tools, nesting - 1)
-        branch = st.builds(Branch, st.just("it is so"), steps=inner)
-        otherwise = st.builds(Branch, st.none(), st.just(True), inner)
-        branches = st.one_of(branches, st.tuples(branch), st.tuples(branch, branch), st.tuples(branch, otherwise))
-    named = st.sampled_from([tool.name for tool in tools])
-    step = st.builds(Step, st.just(""), st.just("Do it"), tool=named, branches=branches)
-    return st.lists(step, min_size=1, max_size=2).map(tuple)
-
-
-@st.composite
-def small_routines(draw: st.DrawFn) -> CompiledRoutine:
-    """A Routine that passes its checks: every argument gets one of the sources that it may have."""
-    tools = draw(small_tools())
-    by_name = {tool.name: tool for tool in tools}
-    inputs = tuple(Variable(name, draw(st.sampled_from(OUTPUTS))) for name in draw(st.sampled_from(((), ("x",), ("x", "y")))))
-    thought = Thought(draw(st.sampled_from((0, 3))), draw(st.sampled_from((0, 9))))
-    bare = Routine("small", "", inputs, draw(small_steps(tools, 1)), thought, draw(st.sampled_from(Header)))
-    graph = Graph.of(bare)
-    types = key_types(graph, tools)
-
-    def with_sources(step: Step) -> Step:
-        tool, arguments = by_name[str(step.tool)], dict[str, Source]()
-        before = graph.keys_before(step.id)[0] - {f"memory_{step.id}_result"}
-        for name in tool.parameters:
-            schema = tool.parameter_schema(name)
-            keys = sorted(key for key in before if assignable(types[key], schema))
-            constant = instance(tool.parameters[name], tool.input_schema, random.Random(draw(st.integers(0, 99))))
-            options: list[Source | None] = [None, Literal(), *map(Key, keys)]
-            options += [AnyKey()] * bool(keys) + [Omit()] * (name not in tool.input_schema["required"])
-            options += [] if begins_like_a_key(constant) or "memory_" in str(constant) else [Constant(constant)]
-            source = draw(st.sampled_from(options))
-            if source is not None:
-                arguments[name] = source
-        branches = tuple(replace(branch, steps=tuple(map(with_sources, branch.steps))) for branch in step.branches)
-        return replace(step, arguments=arguments, branches=branches)
-
-    return compile_routine(replace(bare, steps=tuple(map(with_sources, bare.steps))), tools)
-
-
-@settings(max_examples=120 * SCALE, deadline=None)
-@given(small_routines(), st.data())
-def test_any_text_of_a_turn_is_a_valid_call_of_a_permitted_tool(compiled: CompiledRoutine, data: st.DataObject) -> None:
-    seed = data.draw(st.integers(0, 1 << 30))
-    position = data.draw(st.sampled_from(compiled.graph.positions))
-    always, sometimes = compiled.graph.keys_before(position)
-    live = sorted(always | data.draw(st.sets(st.sampled_from(sorted(sometimes or {""})))) - {""})
-    rng = random.Random(seed)
-    values = {key: value_of(compiled.key_types[key], rng) for key in live}
-    known = data.draw(st.booleans())
-    turn = compiled.turn(position, [MemoryKey(key, compiled.key_types[key], values[key]) if known else key for key in live])
-    assert set(turn.tools) == {step.tool for step in compiled.graph.successors(position).steps}
-    sampler = Sampler(turn.tree, seed)
-    for _ in range(5):
-        text = sampler.text()
-        assert turn.accepts(text)
-        if "<tool_call>" in text:
-            is_valid_call(compiled, turn, text, values)
-        else:
-            assert turn.may_end
-
-
-def value_of(schema: Any, rng: random.Random) -> Any:
-    return "anything" if schema is None else instance(schema, schema, rng)
-
-
-def is_valid_call(compiled: CompiledRoutine, turn: Turn, text: str, values: dict[str, Any]) -> None:
-    leading, _, rest = text.partition("<tool_call>\n")
-    assert rest.endswith("\n</tool_call>")
-    said = json.loads(rest.removesuffix("\n</tool_call>"), object_pairs_hook=unrepeated)
-    assert said.keys() == {"name", "arguments"}
-    step = compiled.graph.step_taken(turn.position, leading, said["name"])
-    assert step in turn.steps
-    header = f"{header_of(step.id)}\n" if compiled.graph.is_headed(turn.position) else ""
-    thought = leading.removesuffix(header) if header else leading
-    limit = compiled.scope.thought_limit(compiled.graph.successors(turn.position))
-    assert leading.endswith(header)
-    assert not thought or (thought.startswith(THOUGHT) and 0 < len(thought) - len(f"{THOUGHT}\n") <= limit)
-    tool = compiled.scope.tools[said["name"]]
-    resolved = {}
-    for name, value in said["arguments"].items():
-        is_key = isinstance(value, str) and value.startswith("memory_")
-        assert fits(step.arguments.get(name), value, is_key), (name, value)
-        resolved[name] = values[value] if is_key else value
-        assert is_key or not begins_like_a_key(value)
-    for name, source in step.arguments.items():
-        assert name in said["arguments"] or not isinstance(source, Constant | Key)
-    Draft202012Validator(closed(tool.input_schema)).validate(resolved)
-
-
-def fits(source: Source | None, value: Any, is_key: bool) -> bool:
-    match source:
-        case Constant(constant):
-            return json.dumps(value) == json.dumps(constant)
-        case Key(key):
-            return bool(value == key)
-        case AnyKey():
-            return is_key
-        case Literal():
-            return not is_key
-        case Omit():
-            return False
-        case None:
-            return True

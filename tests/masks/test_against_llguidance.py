@@ -181,10 +181,14 @@ def open_ended_turn(thought_chars: int) -> Turn:
 
 
 def test_a_turn_that_may_end_beside_calls(demo_pair: Pair) -> None:
-    turn, rng, met = open_ended_turn(0), random.Random(2), Counter[str]()
-    assert turn.may_end
-    for _ in range(60 * SCALE):
-        met += walked(demo_pair, turn, rng, 60)
+    rng, met = random.Random(2), Counter[str]()
+    for turn in (open_ended_turn(0), open_ended_turn(60)):
+        assert turn.may_end
+        for _ in range(40 * SCALE):
+            met += walked(demo_pair, turn, rng, 60)
+        call = '<tool_call>\n{"name": "ask", "arguments": {}}\n</tool_call>'
+        assert texts_taken(CROSSING, turn, call) == (True, True)
+    assert texts_taken(CROSSING, turn, f"Thought: who?\n{call}") == (True, True)
     assert min(met["finished"], met["markers"], met["that may end"]) > 30 * SCALE, met
 
 
@@ -362,14 +366,11 @@ def texts_taken(pair: Pair, grammar: Grammar, text: str) -> tuple[bool, bool]:
 
 
 def test_llguidance_takes_the_longest_terminal() -> None:
-    """A terminal that goes on hides one that ended: a thought beside an answer, a word beside its own beginning."""
+    """A terminal that goes on hides one that ended: a word beside its own beginning."""
     grammar = compile_lark('start: WORD "b" | "a"\nWORD: /[ab]+/')
     assert texts_taken(CROSSING, grammar, "ab") == (True, True)
     overlapping = compile_lark('start: WORD "b."\nWORD: /[ab]+/')
     assert texts_taken(CROSSING, overlapping, "aab.") == (True, False)
-    call = '<tool_call>\n{"name": "ask", "arguments": {}}\n</tool_call>'
-    assert texts_taken(CROSSING, open_ended_turn(60), call) == (True, True)
-    assert texts_taken(CROSSING, open_ended_turn(60), f"Thought: who?\n{call}") == (True, False)
 
 
 def test_llguidance_goes_into_rules_that_allow_no_text() -> None:
