@@ -1,4 +1,4 @@
-"""The commands: `python -m routine_grammar check | convert | demo | tools | lark`."""
+"""The commands: `python -m routine_grammar check | convert | demo | lark | show | tools`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     lark.add_argument("--position", metavar="P", help="only the turn at this position: start, or the id of a step")
     lark.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
     lark.set_defaults(command=_lark)
+    show = commands.add_parser("show", help="draw a Routine, with what is wrong marked on it", allow_abbrev=False)
+    show.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
+    _add_tools(show, required=False)
+    show.add_argument("--as", dest="form", choices=("mermaid", "svg"), default="mermaid", help="default: %(default)s")
+    show.set_defaults(command=_show)
     return parser
 
 
@@ -120,6 +125,15 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     write = {"yaml": to_yaml, "json": to_json, "flat": to_flat_json, "text": to_text}[arguments.to]
     print(write(_routine(arguments.file)), end="")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from routine_grammar.routine import check, to_mermaid, to_svg
+
+    routine, tools = _routine(arguments.file), _listed_tools(arguments)
+    problems = check(routine, tools) if tools is not None else ()
+    print({"mermaid": to_mermaid, "svg": to_svg}[arguments.form](routine, problems), end="")
     return 0
 
 

@@ -105,6 +105,18 @@ def test_convert_changes_nothing_but_the_form(form: str, tmp_path: Path, capsys:
         assert Routine.parse(capsys.readouterr().out) == routine
 
 
+def test_show_draws_a_routine_and_its_problems(capsys: Captured) -> None:
+    broken = "docs/examples/broken.yaml"
+    assert main(["show", broken, "--tools", TOOLS]) == 0
+    assert "did you mean" not in (shown := capsys.readouterr().out)
+    assert shown.startswith("flowchart TD\n")
+    assert shown.count(":::problem") == 2
+    assert main(["show", broken, "--as", "svg"]) == 0
+    svg = capsys.readouterr().out
+    assert svg.startswith("<svg ")
+    assert " bad" not in svg.replace(".bad", "")
+
+
 def test_lark_prints_the_whole_routine_or_one_turn(capsys: Captured) -> None:
     assert main(["lark", str(MEETING), "--tools", TOOLS]) == 0
     whole = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The Routine: its model, written forms, position graph and dataflow checks. Knows no bytes and no tokens."""
 
 from routine_grammar.routine.checks import check, key_is_compatible, key_types
+from routine_grammar.routine.drawing import to_mermaid, to_svg
 from routine_grammar.routine.flat import routine_to_flat, to_flat_json
 from routine_grammar.routine.forms import routine_from_document, routine_to_document, to_json, to_yaml
 from routine_grammar.routine.graph import START, Graph, Successors
@@ -82,6 +83,8 @@ __all__ = [
     "structure_problems",
     "to_flat_json",
     "to_json",
+    "to_mermaid",
+    "to_svg",
     "to_text",
     "to_yaml",
     "value_fits",
