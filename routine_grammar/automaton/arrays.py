@@ -80,11 +80,6 @@ class SkeletonArrays:
             self._symbol_target,
         )
 
-    @property
-    def bytes_used(self) -> int:
-        """Memory of the arrays."""
-        return sum(value.nbytes for value in self.__dict__.values() if isinstance(value, np.ndarray))
-
     def is_expanded(self, index: int) -> bool:
         """Whether the edges of a state are known."""
         return bool(self._kind[index] != UNKNOWN)

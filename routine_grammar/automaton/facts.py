@@ -14,7 +14,8 @@ from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence, walk
 
-INFINITE = 1 << 30
+INFINITE = 1 << 30  # the length of texts that there are none of
+LONGEST = INFINITE - 1  # lengths past it count as this one
 _FAR = INFINITE >> 1
 
 
@@ -149,6 +150,11 @@ class Analysis:
         return Facts(first, nullable, extends, shortest, max((part.farthest for part in parts), default=0))
 
 
+def joined_length(first: int, second: int) -> int:
+    """The length of two texts in a row, where there are such texts."""
+    return INFINITE if INFINITE in (first, second) else min(first + second, LONGEST)
+
+
 def _calls(tree: Node) -> set[str]:
     return {node.rule for node in walk(tree) if isinstance(node, Call)}
 
@@ -178,7 +184,7 @@ def _fold(items: tuple[Node, ...], facts_of: Callable[[Node], Facts]) -> Facts:
             part.first | (rest.first if part.nullable else 0),
             part.nullable and rest.nullable,
             extends,
-            min(part.shortest + rest.shortest, INFINITE),
+            joined_length(part.shortest, rest.shortest),
             min(max(part.farthest + rest.shortest, rest.farthest), INFINITE),
         )
     return rest
@@ -199,7 +205,7 @@ def _repeat(part: Facts, low: int, high: int | None) -> Facts:
         part.first,
         low == 0 or part.nullable,
         extends,
-        min(low * part.shortest, INFINITE),
+        0 if low == 0 else part.shortest if part.shortest == INFINITE else min(low * part.shortest, LONGEST),
         min(part.farthest + owed, INFINITE),
     )
 

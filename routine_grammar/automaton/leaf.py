@@ -180,11 +180,13 @@ class LeafLibrary:
         return cls()
 
     def start(self, pattern: str) -> int:
-        """The start state of a pattern's automaton, compiled on first use. Raises as `compile_leaf` does."""
+        """The start state of a pattern's automaton, compiled on first use. Raises as `compile_leaf_apart` does."""
         known = self._starts.get(pattern)
         if known is not None:
             return known
-        automaton = compile_leaf(pattern)
+        from routine_grammar.automaton.leaf_process import compile_leaf_apart
+
+        automaton = compile_leaf_apart(pattern)
         with self._lock:
             if pattern not in self._starts:
                 self._starts[pattern] = self._append(automaton)

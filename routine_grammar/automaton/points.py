@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from routine_grammar.automaton.facts import INFINITE, Analysis
+from routine_grammar.automaton.facts import INFINITE, Analysis, joined_length
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
@@ -126,4 +126,4 @@ class Points:
                 length = 1
             case None:
                 length = 0
-        return min(length + self._distance[item.then], INFINITE)
+        return joined_length(length, self._distance[item.then])

@@ -14,7 +14,7 @@ from copy import copy
 from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
-from routine_grammar.automaton.facts import INFINITE, Analysis
+from routine_grammar.automaton.facts import INFINITE, LONGEST, Analysis
 from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
 from routine_grammar.automaton.points import END, Points, Read
 from routine_grammar.automaton.step import SKELETON
@@ -22,7 +22,8 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.tree import Grammar
 
 MAX_STATES = 1_000_000
-MAX_EXPLORED = 5_000  # states made at once to tell how a text may go on: real schemas need ten
+# What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
+MAX_EXPLORED = {"states": 2_000, "points": 400_000}
 ALL_BYTES = (1 << 256) - 1
 
 Ends = tuple[int, ...]  # the points after a group, sorted
@@ -91,6 +92,8 @@ class Skeleton:
         self.root_facts = self._analysis.of(grammar.root)
         if self.root_facts.shortest >= INFINITE:
             raise GrammarError("the grammar allows no text at all")
+        if self.root_facts.shortest >= LONGEST:
+            raise GrammarTooLargeError(f"the grammar's shortest text has at least {LONGEST} bytes, the bound")
         self._number(JUST_END)  # FINAL
         self._expand(0)
         self.start = self._state(self._closure((self._points.place(grammar.root, END),)))
@@ -109,15 +112,6 @@ class Skeleton:
             except RecursionError as error:
                 raise GrammarTooLargeError("rules are nested too deep in rules") from error
 
-    def expand_all(self) -> None:
-        """Make every state that can be reached."""
-        with self._lock:
-            index = 0
-            while index < self.size:
-                self._explored.clear()
-                self._expand(index)
-                index += 1
-
     # States and their numbers
 
     def _state(self, reading: Reading) -> int:
@@ -129,12 +123,17 @@ class Skeleton:
     def _number(self, reading: Reading) -> int:
         index = self._numbers.get(reading)
         if index is None:
-            self._explored["states"] += 1
-            if self._explored["states"] > MAX_EXPLORED:
-                message = f"more than {MAX_EXPLORED} states, the bound, to tell how a text may go on"
-                raise GrammarTooLargeError(f"automaton needs {message}: its rules can be read in too many ways")
+            self._count("states", 1)
+            self._count("points", _size(reading))
             index = self._numbers[reading] = self._new(reading, self._distance(reading), self._saturated(reading).end)
         return index
+
+    def _count(self, what: str, number: int) -> None:
+        """Count what the expansion under way costs; raises `GrammarTooLargeError` past its bound."""
+        self._explored[what] += number
+        if self._explored[what] > MAX_EXPLORED[what]:
+            message = f"more than {MAX_EXPLORED[what]} {what}, the bound, to tell how a text may go on"
+            raise GrammarTooLargeError(f"automaton needs {message}: its rules can be read in too many ways")
 
     def _new(self, reading: Reading | None, distance: int, ends: bool) -> int:
         if len(self._readings) >= MAX_STATES:
@@ -190,6 +189,7 @@ class Skeleton:
                 if passes and item.then not in seen:
                     seen.add(item.then)
                     todo.append(item.then)
+        self._count("points", len(seen))
         reading = self._closures[key] = found.reading()
         return reading
 
@@ -437,6 +437,11 @@ class Skeleton:
             for rule, ends in unclear:
                 found.add(self._closure((self._points.body(rule, ends),)))
             reading = self._saturated(found.reading())
+
+
+def _size(reading: Reading) -> int:
+    """How many configurations a reading is."""
+    return len(reading.literals) + sum(len(ends) for group in (reading.leaves, reading.rules) for _, ends in group)
 
 
 def _others(firsts: list[int], position: int) -> int:

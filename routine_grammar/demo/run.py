@@ -89,7 +89,6 @@ async def carry_out(
     settings = RunSettings(
         closing_answer=not model.is_demo,
         token_ids=True,
-        # No seed: vLLM's CPU engine dies of one where a prompt is computed in several chunks.
         request={"max_completion_tokens": _MAX_TOKENS},
     )
     started = time.monotonic()

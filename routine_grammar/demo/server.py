@@ -100,7 +100,7 @@ def _last_lines(log: Path) -> list[str]:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the server's whole process group to end, then end it; also where a second Ctrl-C comes meanwhile."""
     try:
-        # While vLLM starts it ends by SIGINT and not by SIGTERM; ended by force it leaves its shared memory behind.
+        # Ended by force it leaves its shared memory behind.
         for number in (signal.SIGINT, signal.SIGTERM):
             _signal_group(process, number)
             with suppress(subprocess.TimeoutExpired):

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from routine_grammar.engines.vllm.environment import hide_broken_packages
 from routine_grammar.errors import EngineError
 from routine_grammar.kernels.mask_logits import mask_logits
 from routine_grammar.masks.matcher import Matcher
+
+# Before transformers is imported: beside vLLM's CPU build it finds CUDA packages that can't be loaded.
+hide_broken_packages()
 
 
 class GrammarLogitsProcessor:
@@ -16,23 +20,28 @@ class GrammarLogitsProcessor:
 
     Called with `input_ids` [sequences, length] int64 and `scores` [sequences, columns] float, once a step, as transformers
     calls a `LogitsProcessor`: what `input_ids` gained since the last call is taken by the matchers. Sequences keep their
-    places, so beam search, which moves them, is not supported. Raises `EngineError` for a token that a matcher refuses.
+    places, so beam search, which moves them, is not supported. One processor serves one generation. Raises `EngineError` for
+    a token that a matcher refuses, and for `input_ids` that do not go on from those of the last call.
     """
 
     def __init__(self, matchers: Sequence[Matcher | None]) -> None:
         self._matchers = tuple(matchers)
         words = max((matcher.words for matcher in matchers if matcher is not None), default=0)
         self._rows = torch.zeros((len(self._matchers), words), dtype=torch.int32)
-        self._length: int | None = None
+        self._seen: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mask `scores` for the next token and return them."""
         if len(input_ids) != len(self._matchers):
             raise EngineError(f"{len(input_ids)} sequences, and {len(self._matchers)} matchers")
-        if self._length is not None:
-            for place, tokens in enumerate(input_ids[:, self._length :].tolist()):
+        if self._seen is not None:
+            known = self._seen.shape[1]
+            if input_ids.shape[1] <= known or not torch.equal(input_ids[:, :known], self._seen):
+                message = "the sequences do not go on from those of the last call: a generation needs a processor of its own"
+                raise EngineError(message)
+            for place, tokens in enumerate(input_ids[:, known:].tolist()):
                 self._take(place, tokens)
-        self._length = input_ids.shape[1]
+        self._seen = input_ids.clone()
         row_ids = [place if self._fills(place) else -1 for place in range(len(self._matchers))]
         device = scores.device
         mask_logits(scores, self._rows.to(device), torch.tensor(row_ids, dtype=torch.int32, device=device))

@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # such as a port that is taken
+        print(f"routine_grammar: can't start: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # vLLM makes one of SIGTERM too, until it serves
         _say("stopped")
         return 128 + signal.SIGINT
@@ -82,6 +85,8 @@ def _serve(arguments: list[str], own: argparse.Namespace) -> int:
     _say("loading vLLM")
     parser = _server_parser(model if demo else None)
     args = parser.parse_args(arguments)
+    if demo and getattr(args, "model_tag", None):
+        parser.error(f"give the model {args.model_tag!r} before all flags, or as --model")
     if getattr(args, "grpc", False) or args.headless:
         parser.error("--grpc and --headless serve no HTTP routes")
     if own.mcp:
@@ -185,7 +190,10 @@ def _say(message: str) -> None:
 
 def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
     """Say how long the start takes, and once the server answers, where it is and what to send it."""
-    address = f"http://{args.host or '127.0.0.1'}:{args.port}"
+    if args.uds:
+        return
+    scheme, host = "https" if args.ssl_certfile else "http", args.host or "127.0.0.1"
+    address = f"{scheme}://[{host}]:{args.port}" if ":" in host else f"{scheme}://{host}:{args.port}"
     said = 0.0
     while True:
         try:
@@ -205,7 +213,7 @@ def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
         _say(f"  {routine.name}: {routine.description.splitlines()[0] if routine.description else 'no description'}")
     model = DEMO_MODEL_NAME if demo else (args.served_model_name or [args.model])[0]
     name = routines[0].name
-    memory = "".join(f'"memory_input_{variable.name}": {{"type": "string"}}, ' for variable in routines[0].inputs).rstrip(", ")
+    memory = "".join(f'"memory_input_{variable.name}": {{}}, ' for variable in routines[0].inputs).rstrip(", ")
     print(
         f"""
 curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{{

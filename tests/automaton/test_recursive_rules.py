@@ -4,11 +4,12 @@ import random
 import re
 from functools import cache
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.errors import GrammarError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Node, Optional, Repeat, Sequence
 from tests.grammars import edited, trees
 
@@ -97,3 +98,13 @@ def test_objects_inside_themselves_are_told_from_what_follows_them() -> None:
     before = automaton.skeleton.size
     assert automaton.accepts(b'{"a": ' * 30 + b"{}" + b"}" * 30)
     assert automaton.skeleton.size == before, "depth costs no states"
+
+
+def test_rules_that_can_be_read_in_too_many_ways_are_refused_in_time() -> None:
+    some, others = Leaf("A", "[a-m]+"), Leaf("B", "[g-z]+")
+    rules: dict[str, Node] = {"r20": some}
+    for n in range(20):
+        following = Call(f"r{n + 1}")
+        rules[f"r{n}"] = Choice((Sequence((Optional(some), following)), Sequence((others, following, Optional(following)))))
+    with pytest.raises(GrammarTooLargeError, match="read in too many ways"):
+        Automaton(Grammar(Call("r0"), rules)).accepts(b"abz")

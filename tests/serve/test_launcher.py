@@ -55,6 +55,7 @@ def test_a_start_can_be_stopped_and_leaves_no_process() -> None:
         (("--mcp", "none.json"), "none.json"),
         (("--no-such-flag",), "unrecognized arguments: --no-such-flag"),
         (("--mcp", "a.json", "--tools", "b.json"), ""),
+        (("--port", "8000", "a-model"), "give the model 'a-model' before all flags, or as --model"),
     ],
 )
 def test_what_is_wrong_with_the_arguments_is_told(tmp_path: Path, arguments: Sequence[str], message: str) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from routine_grammar.automaton.automaton import Automaton
@@ -57,9 +58,15 @@ class CompiledGrammars:
                 self._compiled.popitem(last=False)
         return rows
 
-    def check(self, payload: str, max_tokens: int | None) -> None:
-        """Raise `GrammarError` where a payload can't be compiled, or where no text of it fits into `max_tokens`."""
+    def check(self, payload: str, max_tokens: int | None, stop: Iterable[int] = ()) -> None:
+        """Raise `GrammarError` where a payload can't be compiled, or where no text of it fits into `max_tokens`.
+
+        Tokens of `stop` end a text, as the vocabulary's own do: none can be a marker inside it.
+        """
         rows = self.rows(payload)
+        ends = {*self.vocabulary.eos, *stop}
+        if inside := [name for name in rows.automaton.symbols if self.vocabulary.special.get(name) in ends]:
+            raise GrammarError(f"marker {inside[0]!r} is a token that ends a text")
         fewest = Matcher(rows).fewest_tokens
         if max_tokens is not None and max_tokens < fewest:
             raise GrammarError(f"max_tokens is {max_tokens}, and the shortest text that the grammar allows needs {fewest}")

@@ -237,7 +237,7 @@ def patch_guard() -> None:
 
 def _check(params: Any, tokenizer: Any) -> None:
     """Refuse a grammar that can't be compiled or kept, and whatever beside it would break its promise."""
-    for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "stop"):
+    for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "stop", "repetition_detection"):
         if getattr(params, name, None):
             _refuse(f"can't be kept beside `{name}`", name)
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
@@ -246,7 +246,7 @@ def _check(params: Any, tokenizer: Any) -> None:
         compiled = CompiledGrammars.of(tokenizer)
         if text := [token for token in params.stop_token_ids or () if any(compiled.vocabulary.tokens[token : token + 1])]:
             _refuse(f"can't be kept beside `stop_token_ids` that may be part of a text, such as {text[0]}", "stop_token_ids")
-        compiled.check(params.structured_outputs.grammar, params.max_tokens)
+        compiled.check(params.structured_outputs.grammar, params.max_tokens, params.all_stop_token_ids)
     except RoutineGrammarError as error:
         _refuse(str(error))
 

@@ -187,6 +187,7 @@ def test_schemas_and_samples_of_one_prompt(engine: LLM) -> None:
         ({"min_tokens": 5}, "min_tokens"),
         ({"allowed_token_ids": [1, 2]}, "allowed_token_ids"),
         ({"stop": ["}"]}, "stop"),
+        ({"repetition_detection": {"max_pattern_size": 4, "min_pattern_size": 1, "min_count": 3}}, "repetition_detection"),
         ({"stop_token_ids": [1000]}, "stop_token_ids"),
     ],
 )
@@ -194,14 +195,24 @@ def test_what_would_break_the_promise_is_refused(
     engine: LLM, demo: dict[str, CompiledRoutine], changes: dict[str, Any], message: str
 ) -> None:
     from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import RepetitionDetectionParams
 
     turn = all_turns(demo["meeting_times"])[0][1]
+    if "repetition_detection" in changes:
+        changes = {"repetition_detection": RepetitionDetectionParams(**changes["repetition_detection"])}
     with pytest.raises(VLLMValidationError, match=message):
         engine.generate(["x"], [turn.sampling_params(**changes)], use_tqdm=False)
 
 
 @pytest.mark.parametrize(
-    "grammar", ["routine_grammar:", "routine_grammar:{", 'routine_grammar:{"v":1,"leaves":{},"rules":{},"root":["or"]}']
+    "grammar",
+    [
+        "routine_grammar:",
+        "routine_grammar:{",
+        'routine_grammar:{"v":1,"leaves":{},"rules":{},"root":["or"]}',
+        'routine_grammar:{"v":1,"leaves":{},"rules":{},"root":["marker","<|im_end|>"]}',
+        'routine_grammar:{"v":1,"leaves":{"A":"(?:a|b)*a(?:a|b){40}"},"rules":{},"root":["leaf","A"]}',
+    ],
 )
 def test_a_bad_grammar_ends_its_own_request_only(engine: LLM, grammar: str) -> None:
     from vllm import SamplingParams
