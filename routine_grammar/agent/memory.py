@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from routine_grammar.errors import MemoryKeyError
@@ -124,11 +125,26 @@ def neutralise(text: str, markers: Sequence[str] = MARKERS) -> str:
     No marker stands in the result: a tool's result can't end its own message or begin a call. In JSON text the meaning
     stays the same, as a marker stands inside a string there.
     """
-    if not markers:
-        return text
-    # Looking ahead finds markers that overlap as well.
-    pattern = "|".join(f"(?={re.escape(marker)})." for marker in markers)
-    return re.sub(pattern, lambda found: f"\\u{ord(found[0]):04x}", text, flags=re.DOTALL)
+    return neutralise_parts((text,), markers)[0]
+
+
+def neutralise_parts(parts: Sequence[str], markers: Sequence[str] = MARKERS) -> list[str]:
+    """Neutralise texts that may be shown one right after the other: no marker stands in one, nor across several."""
+    pattern = _any_of(tuple(filter(None, markers)))
+    if pattern is None:
+        return list(parts)
+    found = [match.start() for match in pattern.finditer("".join(parts))]
+    shown, begin, index = [], 0, 0
+    for part in parts:
+        pieces: list[str] = []
+        rest = 0
+        while index < len(found) and found[index] < begin + len(part):
+            at = found[index] - begin
+            pieces += (part[rest:at], f"\\u{ord(part[at]):04x}")
+            rest, index = at + 1, index + 1
+        shown.append("".join(pieces) + part[rest:])
+        begin += len(part)
+    return shown
 
 
 def preview(text: str, markers: Sequence[str] = MARKERS) -> str:
@@ -146,6 +162,16 @@ def value_text(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise MemoryKeyError(f"a value to store is no JSON: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _any_of(markers: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Where any of the markers begins; looking ahead finds markers that overlap as well."""
+    if not markers:
+        return None
+    # A vocabulary may have a thousand markers: they are tried only where one of their first characters stands.
+    begins = "".join(sorted({re.escape(marker[0]) for marker in markers}))
+    return re.compile(f"(?=[{begins}])(?={'|'.join(map(re.escape, markers))})", re.DOTALL)
 
 
 def _begins_escaped(text: str, sigil: str) -> bool:

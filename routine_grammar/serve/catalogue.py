@@ -10,6 +10,7 @@ from pathlib import Path
 
 from routine_grammar.api import CompiledRoutine, Turn, compile_routine
 from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.routine.graph import START
 from routine_grammar.routine.keys import MemoryKey
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.problems import nearest
@@ -21,10 +22,14 @@ SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
 
 @dataclass(slots=True)
 class Catalogue:
-    """Compiled Routines by name, and the tools they may use. Safe to use from several threads."""
+    """Compiled Routines by name, and the tools they may use. Safe to use from several threads.
+
+    `added_tokens`: the texts that the served model's tokenizer reads as tokens of their own.
+    """
 
     tools: tuple[Tool, ...]
     routines: dict[str, CompiledRoutine]
+    added_tokens: tuple[str, ...] = ()
     _turns: OrderedDict[tuple[str, str, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -40,7 +45,7 @@ class Catalogue:
     def turn(self, name: str, position: str | None, keys: Sequence[MemoryKey]) -> Turn:
         """The turn of a Routine; turns that were taken before are kept."""
         compiled = self.get(name)
-        memo = (name, position or "start", tuple((key.name, repr(key.schema)) for key in keys))
+        memo = (name, START if position is None else position, tuple((key.name, repr(key.schema)) for key in keys))
         with self._lock:
             if memo in self._turns:
                 self._turns.move_to_end(memo)

@@ -1,4 +1,4 @@
-"""Fails closed: routes that can't honour `routine` answer 400 to it, and vLLM's way around its API key is shut."""
+"""Fails closed: routes that can't honour `routine` answer 400 to it, and vLLM's ways around its API key are shut."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm import envs
 
 CHAT = "/v1/chat/completions"
-UNGUARDED = ("/invocations",)
+# What uses the model or tells of it outside the prefixes that vLLM's authentication guards.
+UNGUARDED = ("/invocations", "/generative_scoring", "/tokenize", "/detokenize", "/tokenizer_info")
 
 
 def error_response(message: str, status: int, parameter: str | None = None, kind: str = "BadRequestError") -> JSONResponse:
@@ -25,12 +27,14 @@ class RoutineGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http":
             return await self._app(scope, receive, send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in UNGUARDED and _api_keys(scope):
+        if path in UNGUARDED and scope["method"] != "OPTIONS" and _has_api_key(scope):
             refusal = error_response(f"{path} is closed while an API key is set", 403, kind="PermissionDeniedError")
             return await refusal(scope, receive, send)
+        if scope["method"] != "POST":
+            return await self._app(scope, receive, send)
         if path == CHAT or path.startswith("/v1/routines") or _is_multipart(scope):
             return await self._app(scope, receive, send)
         body = await _read_body(receive)
@@ -42,9 +46,10 @@ class RoutineGuard:
         return await self._app(scope, _replayed(body, receive), send)
 
 
-def _api_keys(scope: Scope) -> Any:
-    args = getattr(scope["app"].state, "args", None)
-    return getattr(args, "api_key", None)
+def _has_api_key(scope: Scope) -> bool:
+    """Whether vLLM asks for a key: its flag goes before its environment variable, and empty ones are none."""
+    args: Any = getattr(scope["app"].state, "args", None)
+    return any(getattr(args, "api_key", None) or [envs.VLLM_API_KEY])
 
 
 def _is_multipart(scope: Scope) -> bool:

@@ -34,6 +34,23 @@ def plan_of(request: Any) -> TurnPlan | None:
     return plan if isinstance(plan, TurnPlan) else None
 
 
+def _give_whole(plan: TurnPlan, calls: Sequence[Any], content: str | None, delta: Any) -> None:
+    """Give whole calls their ids, and the arguments of the streaming parser: the whole one rewrites them."""
+    exact: dict[int, str] = {}
+    for part in delta.tool_calls if delta else ():
+        exact[part.index] = exact.get(part.index, "") + (part.function.arguments or "")
+    for index, call in enumerate(calls):
+        call.id = plan.call_id(content or "", call.name)
+        call.arguments = exact.get(index, call.arguments)
+
+
+def _give_ids(plan: TurnPlan, parts: Sequence[Any], content: str) -> None:
+    """Give the calls that begin in a piece of a stream their ids."""
+    for part in parts:
+        if part.id:
+            part.id = plan.call_id(content, part.function.name)
+
+
 def with_positions(parser: type[Any]) -> type[Any]:
     """A subclass of the parser class that vLLM composed, for requests under a Routine; others pass through unchanged."""
 
@@ -61,17 +78,12 @@ def with_positions(parser: type[Any]) -> type[Any]:
             enable_auto_tools: bool = False,
             model_output_token_ids: Sequence[int] = (),
         ) -> Any:
-            """Parse a whole output. Arguments are taken from the streaming parser: the whole one rewrites them."""
+            """Parse a whole output."""
             reasoning, content, calls = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
             plan = plan_of(request)
             if plan is not None and calls:
                 delta = self._fresh().parse_delta(model_output, list(model_output_token_ids), request, [], finished=True)
-                exact: dict[int, str] = {}
-                for part in delta.tool_calls if delta else ():
-                    exact[part.index] = exact.get(part.index, "") + (part.function.arguments or "")
-                for index, call in enumerate(calls):
-                    call.id = plan.call_id(content or "", call.name)
-                    call.arguments = exact.get(index, call.arguments)
+                _give_whole(plan, calls, content, delta)
             return reasoning, content, calls
 
         def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -80,9 +92,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
             plan = plan_of(request)
             if delta is not None and plan is not None:
                 self._content += delta.content or ""
-                for part in delta.tool_calls:
-                    if part.id:
-                        part.id = plan.call_id(self._content, part.function.name)
+                _give_ids(plan, delta.tool_calls, self._content)
             return delta
 
     RoutineParser.__name__ = RoutineParser.__qualname__ = f"Routine{parser.__name__}"

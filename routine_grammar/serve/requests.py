@@ -14,18 +14,24 @@ from vllm.sampling_params import StructuredOutputsParams
 
 from routine_grammar.api import Turn
 from routine_grammar.engines.vllm.checking import compile_pool
-from routine_grammar.errors import RoutineGrammarError
-from routine_grammar.routine.keys import MemoryKey
+from routine_grammar.errors import MemoryKeyError, RoutineError, RoutineGrammarError
+from routine_grammar.routine.keys import MemoryKey, parse_key
+from routine_grammar.routine.values import schema_problem
 from routine_grammar.serve.catalogue import Catalogue
 from routine_grammar.serve.history import position_of
 from routine_grammar.serve.parsing import TurnPlan
-from routine_grammar.serve.prompt import PromptStyle, system_block, with_routine
+from routine_grammar.serve.prompt import PromptStyle, prompt_markers, system_block, with_routine
 
 REFUSED_BESIDE = (
     *("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "response_format", "structured_outputs"),
     *("stop", "stop_token_ids", "ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "use_beam_search"),
     *("chat_template", "continue_final_message", "echo"),
+    *("repetition_detection", "thinking_token_budget", "include_stop_str_in_output"),
 )
+# Values by which a field says nothing. A thinking budget of 0 forces a token, and -1 is none.
+SAYS_NOTHING: tuple[Any, ...] = (None, False, [], 0)
+SAYS_NO_BUDGET: tuple[Any, ...] = (None, -1)
+JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 class MemoryEntry(BaseModel):
@@ -33,7 +39,7 @@ class MemoryEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    type: str | None = None
+    type: str | list[str] | None = None
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
     preview: str = ""
 
@@ -75,7 +81,7 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
     field = request.routine
     assert field is not None
     for name in REFUSED_BESIDE:
-        if body.get(name) not in (None, False, [], 0):
+        if body.get(name) not in (SAYS_NO_BUDGET if name == "thinking_token_budget" else SAYS_NOTHING):
             raise VLLMValidationError(f"`{name}` can't stand beside `routine`, which decides it", parameter=name)
     loop = asyncio.get_running_loop()
     try:
@@ -92,10 +98,11 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
 def prepare_turn(catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapping[str, Any]]) -> PreparedTurn:
     """Find the position, compile the turn, and write the prompt. Raises `RoutineGrammarError`s."""
     compiled = catalogue.get(field.name)
+    _check_calls(messages)
     position = field.position if field.position is not None else position_of(compiled.graph, messages)
     keys = live_keys(catalogue, field)
     turn = catalogue.turn(field.name, position, keys)
-    markers = compiled.scope.dialect.markers
+    markers = prompt_markers(compiled.scope.dialect.markers, catalogue.added_tokens)
     chat = with_routine([dict(m) for m in messages], system_block(compiled.routine, field.prompt), keys, markers)
     tools = [
         {
@@ -108,12 +115,49 @@ def prepare_turn(catalogue: Catalogue, field: RoutineField, messages: Sequence[M
 
 
 def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...]:
-    """The request's memory keys; one without a type has the type that the Routine declares for it."""
+    """The request's memory keys; one without a type has the type that the Routine declares for it.
+
+    Raises `MemoryKeyError` for a name that is no key's, and for a type that is none.
+    """
     compiled = catalogue.get(field.name)
     keys = []
     for name, entry in sorted(field.memory.items()):
-        schema: Mapping[str, Any] | None = entry.json_schema
-        if schema is None:
-            schema = {"type": entry.type} if entry.type is not None else compiled.key_types.get(name)
-        keys.append(MemoryKey(name, schema, preview=entry.preview))
+        parse_key(name, compiled.scope.sigil)
+        said = _schema_said(name, entry)
+        keys.append(MemoryKey(name, compiled.key_types.get(name) if said is None else said, preview=entry.preview))
     return tuple(keys)
+
+
+def _schema_said(name: str, entry: MemoryEntry) -> Mapping[str, Any] | None:
+    """The JSON Schema that a request gives a key; None where it gives none."""
+    if entry.type is not None and entry.json_schema is not None:
+        raise MemoryKeyError(f"memory key {name!r}: expected `type` or `schema`, not both")
+    if entry.type is not None:
+        named = [entry.type] if isinstance(entry.type, str) else entry.type
+        if not named or len(set(named)) < len(named) or not set(named) <= set(JSON_TYPES):
+            raise MemoryKeyError(
+                f"memory key {name!r}: type {entry.type!r:.80}; expected one or more of {', '.join(JSON_TYPES)}"
+            )
+        return {"type": entry.type}
+    if entry.json_schema is not None:
+        _check_schema(name, entry.json_schema)
+    return entry.json_schema
+
+
+def _check_schema(name: str, schema: Mapping[str, Any]) -> None:
+    try:
+        problem = schema_problem(schema)
+    except (TypeError, ValueError):  # a `$schema` or an `$id` that is no text
+        problem = "invalid JSON Schema"
+    if problem:
+        raise MemoryKeyError(f"memory key {name!r}: {problem}")
+
+
+def _check_calls(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what is no call: vLLM checks the messages' calls only as it reads them."""
+    for index, message in enumerate(messages):
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise RoutineError(f"messages[{index}].tool_calls: expected a list of calls")
+        if not all(isinstance(call.get("function"), dict) for call in calls):
+            raise RoutineError(f"messages[{index}].tool_calls: expected a function in every call")

@@ -6,6 +6,7 @@ import asyncio
 import json
 from argparse import Namespace
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -16,12 +17,11 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from routine_grammar.engines.vllm.checking import compile_pool
-from routine_grammar.errors import EngineError, RoutineGrammarError
+from routine_grammar.errors import EngineError, MemoryKeyError, RoutineGrammarError
 from routine_grammar.grammar.dialects import dialect_names
-from routine_grammar.routine import check, routine_from_document, routine_to_document, to_text
-from routine_grammar.routine.model import Routine
-from routine_grammar.routine.tools import Tool
+from routine_grammar.routine import routine_to_document, to_text
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
+from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, problems_of
 from routine_grammar.serve.guard import CHAT, RoutineGuard, error_response
 from routine_grammar.serve.launcher import routines_and_tools
 from routine_grammar.serve.parsing import with_positions
@@ -50,6 +50,12 @@ def catalogue_of(request: Request) -> Catalogue:
     """The server's catalogue."""
     catalogue: Catalogue = request.app.state.routine_catalogue
     return catalogue
+
+
+@cache
+def check_desk() -> CheckDesk:
+    """Where this process checks Routines that clients send."""
+    return CheckDesk()
 
 
 async def off_loop(function: Any, *args: Any) -> Any:
@@ -96,18 +102,13 @@ async def show_routine(name: str, raw_request: Request) -> Any:
 @router.post("/v1/routines/check", dependencies=[Depends(validate_json_request)])
 async def check_routine(body: CheckBody, raw_request: Request) -> Any:
     """All problems of a Routine, by itself and with its tools."""
-    catalogue = catalogue_of(raw_request)
-
-    def problems() -> list[str]:
-        tools = catalogue.tools if body.tools is None else tuple(Tool.from_mcp(tool) for tool in body.tools)
-        routine = Routine.parse(body.routine) if isinstance(body.routine, str) else routine_from_document(body.routine)
-        found = [str(problem) for problem in check(routine, tools)]
-        if not found:
-            load_catalogue([routine], tools, "hermes")
-        return found
-
+    own = catalogue_of(raw_request).tools
     try:
-        return {"problems": await off_loop(problems)}
+        return {"problems": await check_desk().run(lambda: problems_of(body.routine, body.tools, own))}
+    except CheckBusyError as error:
+        return error_response(str(error), 429, kind="TooManyRequestsError")
+    except CheckTooLongError as error:
+        return error_response(str(error), 503, "routine", "ServiceUnavailableError")
     except RoutineGrammarError as error:
         return {"problems": list(getattr(error, "problems", ()) or (str(error),))}
 
@@ -134,7 +135,7 @@ async def show_turn(name: str, body: TurnBody, raw_request: Request) -> Any:
     try:
         return await off_loop(turn)
     except RoutineGrammarError as error:
-        return error_response(str(error), 400, "position")
+        return error_response(str(error), 400, "memory" if isinstance(error, MemoryKeyError) else "position")
 
 
 @router.post(CHAT, dependencies=[Depends(validate_json_request)])
@@ -207,10 +208,11 @@ class RoutineEndpoints:
 
 
 def _warm_up(catalogue: Catalogue, tokenizer: Any) -> None:
-    """Load what compiles just in time, and the vocabulary, before the first request."""
+    """Load what compiles just in time, and the vocabulary with its added tokens, before the first request."""
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
 
     grammars = CompiledGrammars.of(tokenizer)
+    catalogue.added_tokens = tuple(grammars.vocabulary.special)
     for compiled in catalogue.routines.values():
         keys = [name for name in compiled.key_types if name.startswith("memory_input_")]
         grammars.check(compiled.turn(None, keys).payload, None)
