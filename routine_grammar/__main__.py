@@ -98,26 +98,15 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _problems(file: Path, tools: Sequence[Tool] | None) -> list[str]:
-    """Everything that is wrong with a file's Routine: by itself, else with its tools, else as a grammar."""
-    from routine_grammar.api import compile_routine
-    from routine_grammar.routine import Routine, check
+    """Everything that is wrong with a file's Routine: by itself, else with its tools and as a grammar."""
+    from routine_grammar.api import problems_of
+    from routine_grammar.routine import Routine
 
     try:
         routine = Routine.load(file)
     except RoutineError as error:
         return list(error.problems) or [str(error)]
-    if tools is None:
-        return []
-    problems = sorted(check(routine, tools), key=lambda problem: problem.line or 0)
-    if problems:
-        return [str(problem) for problem in problems]
-    try:
-        compile_routine(routine, tools)
-    except RoutineGrammarError as error:
-        notes = dict.fromkeys((f"routine {routine.name!r}", *getattr(error, "__notes__", ())))
-        where = next(reversed(notes))
-        return [f"{file}: {error}" if where in str(error) else f"{file}: {where}: {error}"]
-    return []
+    return [] if tools is None else [str(problem) for problem in problems_of(routine, tools)]
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -129,10 +118,11 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from routine_grammar.routine import check, to_mermaid, to_svg
+    from routine_grammar.api import problems_of
+    from routine_grammar.routine import to_mermaid, to_svg
 
     routine, tools = _routine(arguments.file), _listed_tools(arguments)
-    problems = check(routine, tools) if tools is not None else ()
+    problems = problems_of(routine, tools) if tools is not None else ()
     print({"mermaid": to_mermaid, "svg": to_svg}[arguments.form](routine, problems), end="")
     return 0
 

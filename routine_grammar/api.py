@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.errors import RoutineError
+from routine_grammar.errors import GrammarError, RoutineError, RoutineGrammarError
 from routine_grammar.grammar.dialects import load_dialect
 from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.lark_reader import read_lark
@@ -17,14 +17,16 @@ from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
-from routine_grammar.grammar.turn import TurnScope, live_keys, turn_grammar, whole_grammar
+from routine_grammar.grammar.turn import TurnScope, faults, live_keys, possible_keys, turn_grammar, whole_grammar
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, key_types
 from routine_grammar.routine.graph import START, Graph
+from routine_grammar.routine.ids import path_of
 from routine_grammar.routine.keys import SIGIL, MemoryKey, ParsedKey, parse_key
 from routine_grammar.routine.model import Key, Routine, Step
+from routine_grammar.routine.problems import Problem, problem_at
 from routine_grammar.routine.tools import Tool, schema_at
 
 if TYPE_CHECKING:
@@ -55,9 +57,12 @@ class Grammar:
     def lark_for(self, consumer: str, vocabulary: Vocabulary) -> str:
         """The grammar as another library's Lark: `consumer` is "llguidance" (vLLM's guidance backend) or "lark".
 
-        Markers that are single tokens of `vocabulary` are written as the consumer wants them. Raises `ValueError` for an
-        unknown consumer.
+        Markers that are single tokens of `vocabulary` are written as the consumer wants them. Raises `GrammarError` for
+        an unknown consumer.
         """
+        consumers = [flavour.value for flavour in Flavour]
+        if consumer not in consumers:
+            raise GrammarError(f"there is no consumer {consumer!r:.80}; there are {', '.join(consumers)}")
         return grammar_to_lark(self.tree, Flavour(consumer), vocabulary.special)
 
     def accepts(self, text: str) -> bool:
@@ -143,7 +148,7 @@ class CompiledRoutine:
     @cached_property
     def lark(self) -> str:
         """The whole Routine as one grammar in Lark, one rule a position, with every key that may be written by then."""
-        tree = whole_grammar(self.scope, {position: self._possible_keys(position) for position in self.graph.positions})
+        tree = whole_grammar(self.scope, {at: possible_keys(self.scope, self.key_types, at) for at in self.graph.positions})
         note = f"Routine {self.routine.name}, version {self.routine.version}, dialect {self.scope.dialect.name}"
         return grammar_to_lark(tree, note=note)
 
@@ -158,47 +163,75 @@ class CompiledRoutine:
         tree = turn_grammar(self.scope, position, keys)
         return Turn(tree, position, successors.steps, successors.may_end)
 
-    def _possible_keys(self, position: str) -> Sequence[MemoryKey]:
-        _, sometimes = self.graph.keys_before(position)
-        items = {key for key in self.key_types if _whole_key(key) in sometimes}
-        spelled = sorted(self.scope.sigil + key.removeprefix(SIGIL) for key in sometimes | items)
-        return live_keys(spelled, self.key_types, SIGIL, self.scope.sigil)
-
 
 def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> CompiledRoutine:
     """Check a Routine against its tools and make it ready for turns.
 
     Raises `RoutineError` with all problems at once, `GrammarError` for an unknown dialect, `SchemaError` for a tool whose
-    schema can't be enforced exactly.
+    schema can't be enforced exactly: the first one, `problems_of` tells all. No turn fails on a schema or constant later.
     """
     tools = tuple(tools)
+    compiled = _unchecked(routine, tools, dialect, sigil)
     problems = check(routine, tools)
     if problems:
         raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
-    scope = TurnScope(Graph.of(routine), {tool.name: tool for tool in tools}, load_dialect(dialect), sigil)
-    types = key_types(scope.graph, tools)
-    compiled = CompiledRoutine(routine, scope, {**types, **_item_types(routine, types)})
-    for position in compiled.graph.positions:  # every schema and constant is met once, so that no turn fails on one
-        turn_grammar(scope, position, compiled._possible_keys(position))
+    for fault in faults(compiled.scope, compiled.key_types):
+        raise fault.error
     return compiled
 
 
-def _whole_key(key: str) -> str:
-    """The key of the list that a key names an item of; else the key itself."""
-    parsed = parse_key(key)
-    return ParsedKey(parsed.step, parsed.name).text()
+def problems_of(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> tuple[Problem, ...]:
+    """Everything for which `compile_routine` refuses a Routine, by line: what `check` finds and what no grammar can hold.
+
+    Raises `GrammarError` for an unknown dialect, `RoutineError` for a malformed sigil.
+    """
+    tools = tuple(tools)
+    compiled = _unchecked(routine, tools, dialect, sigil)
+    found = list(check(routine, tools))
+    told = {(problem.step, problem.field) for problem in found}
+    for fault in faults(compiled.scope, compiled.key_types):
+        path = path_of(fault.step) if fault.step is not None else ()
+        message = str(fault.error)
+        if fault.step is not None and fault.argument is not None:
+            path = (*path, "arguments", fault.argument)
+            message = f"tool {routine.step(fault.step).tool!r}: {message}"
+        problem = problem_at(routine.name, path, message, routine.origin)
+        if fault.argument is None or (problem.step, problem.field) not in told:
+            found.append(problem)
+    return tuple(sorted(found, key=lambda problem: problem.line or 0))
+
+
+def _unchecked(routine: Routine, tools: tuple[Tool, ...], dialect: str, sigil: str) -> CompiledRoutine:
+    if not (sigil.isascii() and sigil.isidentifier()):
+        raise RoutineError(f"sigil {sigil!r:.80}: expected an identifier of ASCII letters, digits and '_', such as {SIGIL!r}")
+    scope = TurnScope(Graph.of(routine), {tool.name: tool for tool in tools}, load_dialect(dialect), sigil)
+    types = key_types(scope.graph, tools)
+    return CompiledRoutine(routine, scope, {**types, **_item_types(routine, types)})
 
 
 def _item_types(routine: Routine, types: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any] | None]:
     """The types of the list items that a Routine reads by keys of their own."""
     read = {source.key for step in routine for source in step.arguments.values() if isinstance(source, Key)}
-    items = {key: parse_key(key).item for key in read if key not in types}
-    return {key: schema_at(types.get(_whole_key(key)) or {}, f"/{item}") for key, item in items.items() if item is not None}
+    found = {}
+    for key in sorted(read - types.keys()):
+        try:
+            parsed = parse_key(key)
+            if parsed.item is not None:
+                whole = types.get(ParsedKey(parsed.step, parsed.name).text()) or {}
+                found[key] = schema_at(whole, f"/{parsed.item}")
+        except RoutineGrammarError:
+            continue  # what is no key, or a type that can't be looked into, is a finding of `check`
+    return found
 
 
 def compile_schema(schema: Any) -> Grammar:
-    """The grammar of all JSON texts valid against a schema; raises `SchemaError`, `UnsupportedSchemaError`."""
-    return Grammar(schema_to_grammar(schema))
+    """The grammar of all JSON texts valid against a schema; raises `SchemaError`, `UnsupportedSchemaError`.
+
+    Also `GrammarError` where no automaton can hold it.
+    """
+    grammar = Grammar(schema_to_grammar(schema))
+    _ = grammar._automaton
+    return grammar
 
 
 def compile_lark(text: str) -> Grammar:

@@ -73,8 +73,35 @@ def test_check_tells_what_no_grammar_can_hold(tmp_path: Path, capsys: Captured) 
     file = written(tmp_path, "r.yaml", "name: r\nsteps:\n  - {name: a, tool: store}\n")
     assert main(["check", file, "--tools", tools]) == 1
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith(f"{file}: routine 'r', step 1, tool 'store', argument 'rows': ")
+    assert line.startswith(f"{file}:3: routine 'r', Step 1, field arguments.rows: tool 'store': ")
     assert "'contains'" in line
+
+
+def test_check_tells_all_at_once_what_no_plan_and_no_grammar_can_hold(tmp_path: Path, capsys: Captured) -> None:
+    text, dated, shaped = {"type": "string"}, {"type": "string", "format": "date"}, {"type": "string", "pattern": "x"}
+    tools = [
+        {"name": name, "inputSchema": {"type": "object", "properties": {"a": schema}}}
+        for name, schema in (("t", text), ("dated", dated), ("shaped", shaped))
+    ]
+    record = written(tmp_path, "tools.json", json.dumps(tools))
+    file = written(
+        tmp_path,
+        "r.yaml",
+        "name: r\nsteps:\n"
+        "  - {name: a, tool: t, arguments: {a: {const: memory_bad}}}\n"
+        "  - {name: b, tool: dated}\n"
+        "  - {name: c, tool: missing}\n"
+        "  - {name: d, tool: shaped}\n"
+        "  - {name: e, tool: t, arguments: {a: {const: memory_bad2}}}\n"
+        "  - {name: f, tool: shaped, arguments: {a: {const: x}}}\n",
+    )
+    assert main(["check", file, "--tools", record]) == 1
+    *lines, total = capsys.readouterr().out.splitlines()
+    wanted = ("arguments.a: tool 't': the constant 'memory_bad' ", "'format'", "unknown tool", "'pattern'", "'memory_bad2'")
+    for number, (line, part) in enumerate(zip(lines, (*wanted, "'pattern' can't be judged"), strict=True), 1):
+        assert line.startswith(f"{file}:{number + 2}: routine 'r', Step {number}, field ")
+        assert part in line
+    assert total == "6 problems in 1 file"
 
 
 def test_check_and_lark_with_running_servers(config: str, capsys: Captured) -> None:

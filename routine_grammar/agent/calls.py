@@ -12,7 +12,7 @@ from typing import Any
 
 from routine_grammar.agent.memory import VariableMemory
 from routine_grammar.agent.tools import ToolResult
-from routine_grammar.errors import MemoryKeyError, RoutineError, RunError, SchemaError
+from routine_grammar.errors import MemoryKeyError, RoutineError, RunError, SchemaError, UnsupportedSchemaError
 from routine_grammar.routine import (
     SIGIL,
     AnyKey,
@@ -71,12 +71,20 @@ def check_call(
         raise RunError(f"{where}, {strays[0]}")
     try:
         arguments = _resolved(step, decoded, memory)
-        problem = misfit(arguments, tool.input_schema)
+        problem = _misfit_to_tool(arguments, tool.input_schema)
     except (MemoryKeyError, SchemaError) as error:
         raise RunError(f"{where}: {error}") from error
     if problem is not None:
         raise RunError(f"{where}: the arguments do not fit the tool's schema: {problem[:300]}")
     return CheckedCall(step, decoded, arguments)
+
+
+def _misfit_to_tool(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """`misfit` to a schema of a tool; what can't be judged here, such as a pattern, the tool's server judges itself."""
+    try:
+        return misfit(value, schema)
+    except UnsupportedSchemaError:
+        return None
 
 
 def written_values(
@@ -159,7 +167,7 @@ def _output_value(result: ToolResult, variable: Variable, schema: Mapping[str, A
     for document in _documents(result):
         try:
             value = at_pointer(document, variable.pointer)
-            problem = misfit(value, schema)
+            problem = _misfit_to_tool(value, schema)
         except SchemaError as error:
             problem = str(error)
         if problem is None:

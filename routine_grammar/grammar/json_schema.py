@@ -17,7 +17,19 @@ from jsonschema.exceptions import SchemaError as InvalidSchema
 
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import BOOLEAN, EXACT, NULL, JsonForm, begins_with_sigil, value_literal
-from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Node, Optional, Repeat, choice, sequence
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Grammar,
+    Leaf,
+    Literal,
+    Node,
+    Optional,
+    Repeat,
+    allows_text,
+    choice,
+    sequence,
+)
 
 MAX_SCHEMA_CHARS = 4 * 2**20
 MAX_NESTING = 64
@@ -63,6 +75,8 @@ class SchemaCompiler:
         for reference in made:
             if self._comes_to(self._references[reference]):
                 raise SchemaError(f"$ref {reference!r:.80} leads to itself and to nothing else", pointer=f"{pointer}/$ref")
+        if self._references and not allows_text(node, self.rules):
+            raise SchemaError("allows no value of finite size: it requires itself again and again", pointer=pointer)
         return node
 
     def _node(self, schema: Any, pointer: str, nesting: int) -> Node:

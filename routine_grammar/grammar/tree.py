@@ -141,6 +141,52 @@ class Grammar:
         return frozenset(node.text for node in self.nodes() if isinstance(node, Marker))
 
 
+def reachable(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
+    """The rules that `root` calls, and those that these call, in the order they are met."""
+    met: dict[str, Node] = {}
+    todo = [root]
+    while todo:
+        for node in walk(todo.pop()):
+            if isinstance(node, Call) and node.rule not in met:
+                met[node.rule] = rules[node.rule]
+                todo.append(met[node.rule])
+    return met
+
+
+def allows_text(root: Node, rules: Mapping[str, Node]) -> bool:
+    """Whether some finite text is allowed: no recursion without an end. Leaves are taken to match something."""
+    called = reachable(root, rules)
+    callers: dict[str, list[str]] = {rule: [] for rule in called}
+    for rule, tree in called.items():
+        for callee in {node.rule for node in walk(tree) if isinstance(node, Call)}:
+            callers[callee].append(rule)
+    ending: set[str] = set()
+    todo = dict.fromkeys(reversed(called))  # callees first, for the most part
+    while todo:
+        again: dict[str, None] = {}
+        for rule in todo:
+            if rule not in ending and _ends(called[rule], ending):
+                ending.add(rule)
+                again |= dict.fromkeys(callers[rule])
+        todo = again
+    return _ends(root, ending)
+
+
+def _ends(node: Node, ending: set[str]) -> bool:
+    """Whether a node allows some text, if of all rules these do."""
+    match node:
+        case Call(rule):
+            return rule in ending
+        case Sequence(items):
+            return all(_ends(item, ending) for item in items)
+        case Choice(items):
+            return any(_ends(item, ending) for item in items)
+        case Repeat(item, low, _):
+            return low == 0 or _ends(item, ending)
+        case _:
+            return True
+
+
 def _check_tree(name: str, tree: Node, rules: Mapping[str, Node]) -> int:
     """Check one rule's tree; returns how many nodes it has."""
     count = 0

@@ -5,8 +5,9 @@ In: a Routine's graph, its tools, a position, the live memory keys. Out: a gramm
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from routine_grammar.errors import (
     GrammarTooLargeError,
     MemoryKeyError,
     RoutineError,
+    RoutineGrammarError,
     SchemaError,
     UnsupportedSchemaError,
 )
@@ -22,12 +24,25 @@ from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
 from routine_grammar.grammar.regex import beginning_otherwise
-from routine_grammar.grammar.tree import EMPTY, Call, Choice, Grammar, Leaf, Literal, Node, Optional, choice, sequence
+from routine_grammar.grammar.tree import (
+    EMPTY,
+    MAX_NODES,
+    Call,
+    Choice,
+    Grammar,
+    Leaf,
+    Literal,
+    Node,
+    Optional,
+    choice,
+    reachable,
+    sequence,
+)
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
-from routine_grammar.routine.graph import Graph, Successors
+from routine_grammar.routine.graph import START, Graph, Successors
 from routine_grammar.routine.ids import header_of
-from routine_grammar.routine.keys import SIGIL, MemoryKey
+from routine_grammar.routine.keys import SIGIL, UNKNOWN, MemoryKey, ParsedKey, parse_key
 from routine_grammar.routine.tools import Tool
 
 MAX_KEYS = 10_000
@@ -76,6 +91,42 @@ def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) 
     return Grammar(Call(position_rule("start")), rules)
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What keeps a turn from being made, and where: `step` None is the start, `argument` None all of the call."""
+
+    step: str | None
+    argument: str | None
+    error: RoutineGrammarError
+
+
+def faults(scope: TurnScope, key_types: Mapping[str, Any]) -> Iterator[Fault]:
+    """Everything for which some turn of the Routine would raise, whichever of its keys are live by then.
+
+    Steps are met one by one and each parameter of a tool once, not at every position: linear in the Routine. What `check`
+    tells of (unknown tools, keys that are not live) is passed over.
+    """
+    trial = _Trial(scope, key_types)
+    for step in scope.graph.routine:
+        if step.tool is not None:
+            yield from trial.of_step(step, scope.tools.get(step.tool))
+    yield from trial.of_positions()
+
+
+def possible_keys(scope: TurnScope, key_types: Mapping[str, Any], position: str) -> tuple[MemoryKey, ...]:
+    """All keys of the Routine that may be live at a position."""
+    _, sometimes = scope.graph.keys_before(position)
+    items = {key for key in key_types if _whole_key(key) in sometimes}
+    spelled = sorted(scope.sigil + key.removeprefix(SIGIL) for key in sometimes | items)
+    return live_keys(spelled, key_types, SIGIL, scope.sigil)
+
+
+def _whole_key(key: str) -> str:
+    """The key of the list that a key names an item of; else the key itself."""
+    parsed = parse_key(key)
+    return ParsedKey(parsed.step, parsed.name).text()
+
+
 def _header_line(step: model.Step) -> str:
     return f"{header_of(step.id)}\n"
 
@@ -97,6 +148,8 @@ class _TurnMaker:
     _calls: dict[tuple[str, tuple[str, ...], bool], str] = field(default_factory=dict)
     _key_rules: dict[tuple[str, ...], str] = field(default_factory=dict)
     _value_rules: dict[Node, str] = field(default_factory=dict)
+    _literals: dict[tuple[str, str], Node] = field(default_factory=dict)
+    _assignable: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     _schemas: dict[str, SchemaCompiler] = field(default_factory=dict)
     _answers: dict[str, int] = field(default_factory=dict)
     _last_number: dict[str, int] = field(default_factory=dict)
@@ -106,16 +159,9 @@ class _TurnMaker:
 
     def turn(self, position: str, keys: Sequence[MemoryKey]) -> Node:
         """All that may be said at a position."""
+        self.require_room(position, len(keys))
         successors = self.scope.graph.successors(position)
-        if len(keys) > MAX_KEYS or len(successors.steps) > MAX_STEPS_PER_TURN:
-            counts = f"{len(keys)} live keys and {len(successors.steps)} steps"
-            raise GrammarTooLargeError(f"a turn with {counts}; the bounds are {MAX_KEYS} and {MAX_STEPS_PER_TURN}")
         headed = self.scope.graph.is_headed(position)
-        if headed and not self.scope.dialect.leading_text:
-            raise RoutineError(
-                f"at position {position!r} a step's header is needed before its call, and dialect "
-                f"{self.scope.dialect.name!r} lets no text stand there"
-            )
         ways: list[Node] = []
         leading: list[str] = []
         if successors.steps:
@@ -127,6 +173,18 @@ class _TurnMaker:
         if successors.may_end:
             ways.append(self._answer(leading))
         return choice(*ways)
+
+    def require_room(self, position: str, keys: int) -> None:
+        """Raise where a turn at a position passes a bound, or needs a header for which the dialect has no place."""
+        steps = len(self.scope.graph.successors(position).steps)
+        if keys > MAX_KEYS or steps > MAX_STEPS_PER_TURN:
+            counts = f"{keys} live keys and {steps} steps"
+            raise GrammarTooLargeError(f"a turn with {counts}; the bounds are {MAX_KEYS} and {MAX_STEPS_PER_TURN}")
+        if not self.scope.dialect.leading_text and self.scope.graph.is_headed(position):
+            raise RoutineError(
+                f"at position {position!r} a step's header is needed before its call, and dialect "
+                f"{self.scope.dialect.name!r} lets no text stand there"
+            )
 
     def _leads(self) -> str:
         """The characters that begin a marker: free text does without them."""
@@ -149,58 +207,83 @@ class _TurnMaker:
         if memo not in self._calls:
             assert step.tool is not None
             tool = self.scope.tools[step.tool]
-            name = value_literal(tool.name, self.form)
-            spelled = name.items[0] if isinstance(name, Choice) else name
-            assert isinstance(spelled, Literal)
-            arguments = self._arguments(step, tool, keys)
-            leading = Literal(_header_line(step) if headed else "")
+            called = self.call_of(step, tool, self._arguments(step, tool, keys), headed)
             rule = self._fresh(f"step_{_rule_name(step.id)}")
-            self.rules[rule] = self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments, leading)
+            self.rules[rule] = called
             self._calls[memo] = rule
         return self._calls[memo]
 
+    def call_of(self, step: model.Step, tool: Tool, arguments: Node, headed: bool) -> Node:
+        """A call as the dialect writes it."""
+        name = value_literal(tool.name, self.form)
+        spelled = name.items[0] if isinstance(name, Choice) else name
+        assert isinstance(spelled, Literal)
+        leading = Literal(_header_line(step) if headed else "")
+        return self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments, leading)
+
     def _arguments(self, step: model.Step, tool: Tool, keys: Sequence[MemoryKey]) -> Node:
-        compiler = self._schema_compiler(tool)
+        self.require_arguments(tool)
         required = set(tool.input_schema.get("required", ()))
-        for keyword in sorted(tool.input_schema.keys() - {"type", "properties", "required", "additionalProperties"}):
-            self._refuse_keyword(tool, keyword)
-        if undeclared := sorted(required - tool.parameters.keys()):
-            message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
-            raise SchemaError(message, pointer="/required")
         members = []
         for name in tool.parameters:
             source = step.arguments.get(name)
-            if isinstance(source, model.Omit):
-                continue
-            try:
-                value = self._value(tool, name, source, keys, compiler)
-            except MemoryKeyError as error:
-                raise MemoryKeyError(f"{self._where(step)}, argument {name!r}: {error}") from error
-            except (SchemaError, GrammarError) as error:
-                error.add_note(f"{self._where(step)}, tool {tool.name!r}, argument {name!r}")
-                raise
-            members.append((name, value, name in required or isinstance(source, model.Constant | model.Key)))
-        return compiler.object_of(members)
+            if not isinstance(source, model.Omit):
+                value = self.argument(step, tool, name, keys)
+                members.append((name, value, name in required or isinstance(source, model.Constant | model.Key)))
+        return self.schema_compiler(tool).object_of(members)
 
-    def _refuse_keyword(self, tool: Tool, keyword: str) -> None:
-        if keyword not in ANNOTATIONS:
+    def require_arguments(self, tool: Tool) -> None:
+        """Raise where the schema over all arguments of a tool can't be enforced."""
+        declared = {"type", "properties", "required", "additionalProperties"}
+        for keyword in sorted(tool.input_schema.keys() - declared - ANNOTATIONS):
             message = f"keyword {keyword!r} over the arguments of tool {tool.name!r} is not supported"
             raise UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)
+        required = set(tool.input_schema.get("required", ()))
+        if tool.input_schema.get("additionalProperties", False) is not False and (tool.parameters or required):
+            message = f"tool {tool.name!r} takes further arguments beside the declared ones, which is not supported"
+            raise UnsupportedSchemaError(message, pointer="/additionalProperties", keyword="additionalProperties")
+        if undeclared := sorted(required - tool.parameters.keys()):
+            message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
+            raise SchemaError(message, pointer="/required")
+
+    def argument(self, step: model.Step, tool: Tool, name: str, keys: Sequence[MemoryKey]) -> Node:
+        """What may be written for an argument of a step."""
+        try:
+            return self._value(tool, name, step.arguments.get(name), keys)
+        except MemoryKeyError as error:
+            raise MemoryKeyError(f"{self._where(step)}, argument {name!r}: {error}") from error
+        except (SchemaError, GrammarError, RoutineError) as error:
+            self.note(error, step, tool, name)
+            raise
+
+    def note(self, error: RoutineGrammarError, step: model.Step, tool: Tool, name: str) -> None:
+        """Tell with an error where it is."""
+        error.add_note(f"{self._where(step)}, tool {tool.name!r}, argument {name!r}")
 
     def _where(self, step: model.Step) -> str:
         return f"routine {self.scope.graph.routine.name!r}, step {step.id}"
 
-    def _schema_compiler(self, tool: Tool) -> SchemaCompiler:
+    def schema_compiler(self, tool: Tool) -> SchemaCompiler:
+        """The compiler of the schemas of a tool's arguments."""
         if tool.name not in self._schemas:
             prefix = f"{_rule_name(tool.name)}_"
             self._schemas[tool.name] = SchemaCompiler(tool.input_schema, self.form, self.rules, prefix)
         return self._schemas[tool.name]
 
-    def _value(
-        self, tool: Tool, name: str, source: model.Source | None, keys: Sequence[MemoryKey], compiler: SchemaCompiler
-    ) -> Node:
+    def literal(self, tool: Tool, name: str) -> Node:
+        """The literals of a parameter's schema."""
+        if (tool.name, name) not in self._literals:
+            compiler = self.schema_compiler(tool)
+            pointer = f"/properties/{name.replace('~', '~0').replace('/', '~1')}"
+            try:
+                self._literals[tool.name, name] = compiler.node(tool.parameters[name], pointer)
+            except (SchemaError, GrammarError):
+                del self._schemas[tool.name]  # it is left with references whose rules were not made
+                raise
+        return self._literals[tool.name, name]
+
+    def _value(self, tool: Tool, name: str, source: model.Source | None, keys: Sequence[MemoryKey]) -> Node:
         """What may be written for a parameter: its constant, its key, or a literal of its schema or a compatible key."""
-        pointer = f"/properties/{name.replace('~', '~0').replace('/', '~1')}"
         match source:
             case model.Constant(value):
                 if begins_with_sigil(value, self.form.sigil):
@@ -212,13 +295,22 @@ class _TurnMaker:
                 live = [known for known in keys if known.name == self._spelled_key(key)]
                 return self._keys(live, f"key {key} is not live")
             case model.Literal():
-                return compiler.node(tool.parameters[name], pointer)
+                return self.literal(tool, name)
         schema = tool.parameter_schema(name)
-        compatible = [key for key in keys if key_is_compatible(key, schema)]
+        compatible = [key for key in keys if self._is_compatible(key, tool, name, schema)]
         if isinstance(source, model.AnyKey):
             return self._keys(compatible, f"no live key fits {dict(schema)!r:.120}")
-        literal = compiler.node(tool.parameters[name], pointer)
+        literal = self.literal(tool, name)
         return self._either(literal, compatible) if compatible else literal
+
+    def _is_compatible(self, key: MemoryKey, tool: Tool, name: str, schema: Mapping[str, Any]) -> bool:
+        """Whether a key may stand for a parameter; keys of one type are compared once."""
+        if key.value is not UNKNOWN:
+            return key_is_compatible(key, schema)
+        memo = (json.dumps(key.schema, sort_keys=True), tool.name, name)
+        if memo not in self._assignable:
+            self._assignable[memo] = key_is_compatible(key, schema)
+        return self._assignable[memo]
 
     def _spelled_key(self, key: str) -> str:
         """A key as this scope's sigil writes it; Routines are written with the default sigil."""
@@ -253,6 +345,126 @@ class _TurnMaker:
         return fresh
 
 
+class _Trial:
+    """Looks for faults; it makes each schema and each shape of a call once."""
+
+    def __init__(self, scope: TurnScope, key_types: Mapping[str, Any]) -> None:
+        self._scope = scope
+        self._types = key_types
+        self._texts = {key: json.dumps(schema, sort_keys=True) for key, schema in key_types.items()}
+        self._maker = _TurnMaker(scope, {})
+        self._bounded: set[tuple[str, str]] = set()  # parameters whose literals are within the bounds
+        self._broken: dict[tuple[str, str], list[str]] = {}
+        self._sizes: dict[tuple[Any, ...], int] = {}
+        self._of_keys: set[tuple[str, str]] = set()  # parameters that take keys
+        self._sound = True
+
+    def of_step(self, step: model.Step, tool: Tool | None) -> Iterator[Fault]:
+        """What is wrong with a step's call: with its tool, each of its arguments, and the bounds of all together."""
+        if tool is None:
+            self._sound = False
+            return
+        found = list(self._of_call(step, tool))
+        if not found:
+            try:
+                self._measure(step, tool)
+            except (SchemaError, GrammarError) as error:
+                found = [Fault(step.id, None, error)]
+        self._sound = self._sound and not found
+        yield from found
+
+    def _of_call(self, step: model.Step, tool: Tool) -> Iterator[Fault]:
+        try:
+            self._maker.require_arguments(tool)
+        except SchemaError as error:
+            yield Fault(step.id, None, error)
+        for name in tool.parameters:
+            source = step.arguments.get(name)
+            try:
+                if not isinstance(source, model.Key | model.AnyKey | model.Omit):
+                    self._try_text(step, tool, name, source)
+                if source is None or isinstance(source, model.AnyKey):
+                    self._try_keys(step, tool, name)
+            except (SchemaError, GrammarError, RoutineError) as error:
+                yield Fault(step.id, name, error)
+
+    def _try_text(self, step: model.Step, tool: Tool, name: str, source: model.Source | None) -> None:
+        node = self._maker.argument(step, tool, name, ())
+        if isinstance(source, model.Constant) or (tool.name, name) in self._bounded:
+            return
+        try:
+            Grammar(node, reachable(node, self._maker.rules))
+        except GrammarError as error:
+            self._maker.note(error, step, tool, name)
+            raise
+        self._bounded.add((tool.name, name))
+
+    def _try_keys(self, step: model.Step, tool: Tool, name: str) -> None:
+        """Compare a parameter with the types of all keys that may be live; only a reference can make that fail."""
+        schema = tool.parameter_schema(name)
+        self._of_keys.add((tool.name, name))
+        if (tool.name, name) not in self._broken:
+            refers = '"$ref"' in json.dumps(schema)
+            suspects = {text: key for key, text in self._texts.items() if refers or '"$ref"' in text}
+            broken = {text for text, key in suspects.items() if not _compares(self._types[key], schema)}
+            self._broken[tool.name, name] = [key for key, text in self._texts.items() if text in broken]
+        if broken_keys := self._broken[tool.name, name]:
+            _, sometimes = self._scope.graph.keys_before(step.id)
+            own = {ParsedKey(step.id, variable.name).text() for variable in step.written}
+            for key in broken_keys:
+                if _whole_key(key) in sometimes - own:
+                    try:
+                        key_is_compatible(MemoryKey(key, self._types[key]), schema)
+                    except SchemaError as error:
+                        self._maker.note(error, step, tool, name)
+                        raise
+
+    def _measure(self, step: model.Step, tool: Tool) -> None:
+        """Count the nodes of a step's call without keys. Raises where a bound is passed."""
+        required = set(tool.input_schema.get("required", ()))
+        fixed = (model.Constant, model.Key)
+        sources = [(name, step.arguments.get(name)) for name in tool.parameters]
+        shape = tuple(
+            (name, isinstance(source, (*fixed, model.AnyKey)), name in required or isinstance(source, fixed))
+            for name, source in sources
+            if not isinstance(source, model.Omit)
+        )
+        if (tool.name, shape) in self._sizes:
+            return
+        members = [
+            (name, Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name), needed)
+            for name, known, needed in shape
+        ]
+        node = self._maker.call_of(step, tool, self._maker.schema_compiler(tool).object_of(members), headed=True)
+        grammar = Grammar(node, reachable(node, self._maker.rules))
+        self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(members)
+
+    def of_positions(self) -> Iterator[Fault]:
+        """What is wrong with the turn at a position as a whole; turns are made only where they may be too large."""
+        largest, taking = max(self._sizes.values(), default=0), len(self._of_keys)
+        for position in self._scope.graph.positions:
+            try:
+                keys = len(self._types)
+                if keys > MAX_KEYS:
+                    keys = len(possible_keys(self._scope, self._types, position))
+                self._maker.require_room(position, keys)
+                steps = len(self._scope.graph.successors(position).steps)
+                if self._sound and 8 + steps * (largest + 1) + taking * (keys + 4) > MAX_NODES:
+                    turn_grammar(self._scope, position, possible_keys(self._scope, self._types, position))
+            except MemoryKeyError:
+                continue  # a key of which `check` tells
+            except (SchemaError, GrammarError, RoutineError) as error:
+                yield Fault(None if position == START else position, None, error)
+
+
+def _compares(source: Any, target: Mapping[str, Any]) -> bool:
+    try:
+        key_is_compatible(MemoryKey("", source), target)
+    except SchemaError:
+        return False
+    return True
+
+
 def live_keys(names: Iterable[Any], declared: Mapping[str, Any], default_sigil: str, sigil: str) -> tuple[MemoryKey, ...]:
     """Live keys from keys or their names; a bare name has the type that the Routine declares for it."""
     keys = []
@@ -267,4 +479,6 @@ def live_keys(names: Iterable[Any], declared: Mapping[str, Any], default_sigil: 
     for key in keys:
         if not key.name.startswith(sigil):
             raise MemoryKeyError(f"memory key {key.name!r:.80} does not begin with the sigil {sigil!r}")
+        if default_sigil + key.name.removeprefix(sigil) not in declared:
+            parse_key(key.name, sigil)
     return tuple(sorted({key.name: key for key in keys}.values(), key=lambda key: key.name))

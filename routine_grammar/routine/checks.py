@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from routine_grammar.errors import MemoryKeyError, SchemaError
+from routine_grammar.errors import MemoryKeyError, SchemaError, UnsupportedSchemaError
 from routine_grammar.routine.graph import START, Graph
 from routine_grammar.routine.ids import Path, branches_around, header_of, path_of
 from routine_grammar.routine.keys import UNKNOWN, MemoryKey, ParsedKey, parse_key
@@ -53,12 +54,13 @@ def key_types(graph: Graph, tools: Sequence[Tool]) -> dict[str, Schema | None]:
 
 
 def key_is_compatible(key: MemoryKey, parameter_schema: Schema) -> bool:
-    """Tell whether a live key may stand for a parameter: by its value where that is known, else by its declared type.
+    """Tell whether a live key may stand for a parameter: by its value where known and judged, else by its declared type.
 
     Raises `SchemaError` where a schema can't be applied.
     """
     if key.value is not UNKNOWN:
-        return value_fits(key.value, parameter_schema)
+        with suppress(UnsupportedSchemaError):  # a regular expression decides: what the type proves still holds
+            return value_fits(key.value, parameter_schema)
     return assignable(key.schema, parameter_schema)
 
 

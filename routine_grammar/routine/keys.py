@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 from lark.exceptions import UnexpectedInput
@@ -78,6 +78,7 @@ def item_key(key: str, index: int, sigil: str = SIGIL) -> str:
     return ParsedKey(parsed.step, parsed.name, index).text(sigil)
 
 
+@lru_cache(maxsize=2**16)  # a turn meets the keys of the turn before, and some more
 def parse_key(key: str, sigil: str = SIGIL) -> ParsedKey:
     """Return what a key names; raises `MemoryKeyError` where it names nothing."""
     expected = f"expected {sigil}<step id>_<output>, {sigil}input_<name>, or either followed by _<item>"

@@ -21,6 +21,7 @@ from routine_grammar.routine.keys import IMPLICIT_OUTPUT
 from routine_grammar.routine.problems import Origin, nearest, problem_at, refuse
 
 MAX_NESTING = 16
+MAX_STEPS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Header(Enum):
 class Routine:
     """A written procedure. Iterating gives every step in document order; step ids are computed here.
 
-    Raises `RoutineError` where branches are nested deeper than `MAX_NESTING`; what else can be wrong, `check` tells.
+    Raises `RoutineError` past the bounds `MAX_NESTING` of branches and `MAX_STEPS`; what else can be wrong, `check` tells.
     """
 
     name: str
@@ -136,6 +137,10 @@ class Routine:
         if path is not None:
             message = f"branches are nested deeper than {MAX_NESTING}"
             raise refuse(self.name, self.origin, [problem_at(self.name, path, message, self.origin)])
+        count = sum(1 for _ in self)
+        if count > MAX_STEPS:
+            message = f"has {count} steps; the bound is {MAX_STEPS}"
+            raise refuse(self.name, self.origin, [problem_at(self.name, ("steps",), message, self.origin)])
         object.__setattr__(self, "steps", _numbered(self.steps, ""))
 
     def __iter__(self) -> Iterator[Step]:

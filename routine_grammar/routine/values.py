@@ -1,25 +1,28 @@
 """JSON Schemas applied to JSON values, and the local references and pointers inside them.
 
-A schema never fetches anything: a reference that leaves it is a `SchemaError`. Knows no Routine and no tool.
+A schema never fetches anything: a reference that leaves it is a `SchemaError`. Nor does it run its regular expressions,
+which may take exponential time: a value that they decide on can't be judged. Knows no Routine and no tool.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote
 
 import jsonschema.exceptions
 from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from routine_grammar.errors import SchemaError
+from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 
 _DATA_KEYWORDS = frozenset({"const", "enum", "default", "examples"})
+_MATCHING = ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties")  # they run regular expressions
 
 
 def value_fits(value: object, schema: Mapping[str, Any] | None) -> bool:
@@ -28,7 +31,10 @@ def value_fits(value: object, schema: Mapping[str, Any] | None) -> bool:
 
 
 def misfit(value: object, schema: Mapping[str, Any] | None) -> str | None:
-    """Return why a JSON value is invalid against a schema, or None where it is valid."""
+    """Return why a JSON value is invalid against a schema, or None where it is valid.
+
+    Raises `SchemaError` where the schema can't be applied, `UnsupportedSchemaError` where a regular expression decides.
+    """
     if not schema:
         return None
     try:
@@ -108,6 +114,49 @@ def _rerooted_keyword(key: str, value: Any) -> Any:
 
 def _validator(schema: Mapping[str, Any]) -> Validator:
     # The empty registry keeps a schema from fetching anything by its references.
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind = _without_regex(validator_for(schema, default=Draft202012Validator))
     registry: Registry[Any] = Registry()
     return kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
+
+
+@cache
+def _without_regex(kind: Any) -> Any:
+    """A draft's validator that raises `UnsupportedSchemaError` in place of matching a regular expression."""
+
+    def guarded(keyword: str) -> Any:
+        plain = kind.VALIDATORS[keyword]
+
+        def judge(validator: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+            _refuse_regex(keyword, instance, schema)
+            return plain(validator, value, instance, schema) or iter(())
+
+        return judge
+
+    safe: Any = extend(kind, {keyword: guarded(keyword) for keyword in _MATCHING if keyword in kind.VALIDATORS})
+    evolve = safe.evolve
+
+    def evolved(self: Any, **changes: Any) -> Any:
+        # A part of a schema may name a draft of its own, whose plain validator would be taken.
+        part = evolve(self, **changes)
+        if hasattr(type(part), "_matches_no_regex"):
+            return part
+        other = _without_regex(type(part))
+        return other(part.schema, registry=part._registry, format_checker=part.format_checker, _resolver=part._resolver)
+
+    safe.evolve, safe._matches_no_regex = evolved, True
+    return safe
+
+
+def _refuse_regex(keyword: str, instance: object, schema: Mapping[str, Any]) -> None:
+    match keyword:
+        case "pattern":
+            matched = "pattern" if isinstance(instance, str) else None
+        case "unevaluatedProperties":  # it looks into the schemas below it, and where references lead
+            text = json.dumps(schema, default=repr)
+            found = any(f'"{name}"' in text for name in ("patternProperties", "$ref", "$dynamicRef", "$recursiveRef"))
+            matched = keyword if found and isinstance(instance, dict) else None
+        case _:
+            matched = "patternProperties" if isinstance(instance, dict) and schema.get("patternProperties") else None
+    if matched is not None:
+        message = f"keyword {matched!r} can't be judged: a regular expression may take exponential time"
+        raise UnsupportedSchemaError(message, pointer=f"/{matched}", keyword=matched)

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
+from routine_grammar.api import problems_of
 from routine_grammar.errors import RoutineError, RoutineGrammarError
-from routine_grammar.routine import check
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool
-from routine_grammar.serve.catalogue import load_catalogue
 
 CHECK_LIMIT_S = 20.0
 CHECK_WAIT_S = 5.0
@@ -74,10 +73,7 @@ def problems_of(document: dict[str, Any] | str, listed: Sequence[dict[str, Any]]
         _require_characters(_json_text(listed))
     tools = own if listed is None else tuple(Tool.from_mcp(tool) for tool in listed)
     routine = Routine.parse(text)
-    found = [str(problem) for problem in check(routine, tools)]
-    if not found:
-        load_catalogue([routine], tools, "hermes")
-    return found
+    return [str(problem) for problem in problems_of(routine, tools)]
 
 
 def _json_text(value: Any) -> str:

@@ -14,12 +14,15 @@ from routine_grammar import MemoryKey, Routine, Tool, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarTooLargeError, MemoryKeyError, RoutineError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar import tree as tree_module
 from routine_grammar.grammar import turn as turn_module
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.turn import turn_grammar
 from routine_grammar.routine import (
+    AnyKey,
     Step,
+    Variable,
     header_of,
 )
 from tests.grammar.calls import REASON, TEXT, call, written
@@ -32,6 +35,8 @@ def tool(name: str, required: Sequence[str] = (), output: Any = None, **paramete
 
 
 ORDER = {"type": "object", "properties": {"total": {"type": "number"}, "customer": TEXT, "paid": {"type": "boolean"}}}
+OPEN: dict[str, Any] = {"properties": {"b": TEXT}, "additionalProperties": True}
+ENDLESS = {"$defs": {"A": {"type": "object", "properties": {"n": {"$ref": "#/$defs/A"}}, "required": ["n"]}}}
 TOOLS = (
     tool("get_order", ["order_id"], ORDER, order_id=TEXT),
     tool(
@@ -313,14 +318,68 @@ def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None
     for schema, error, message in (
         ({"minProperties": 1}, UnsupportedSchemaError, "'minProperties' over the arguments of tool 'odd'"),
         ({"required": ["x"]}, SchemaError, "tool 'odd' requires the parameter 'x'"),
+        (OPEN, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
+        ({**OPEN, "additionalProperties": TEXT}, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
+        ({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], **ENDLESS}, SchemaError, "no value of finite size"),
+        ({"properties": {"a": {"type": "array", "minItems": 20_000}}}, GrammarTooLargeError, "the bound is 10000"),
         ({"properties": {"a": {"type": "string", "pattern": "x"}}}, UnsupportedSchemaError, "'pattern' is not supported"),
         ({"properties": {"a": {"enum": ["memory_x"]}}}, SchemaError, "choose another sigil"),
     ):
         with pytest.raises(error, match=message) as caught:
             compile_routine(Routine("test", steps=steps), [Tool("odd", "", {"type": "object", **schema})])
-        if "properties" in schema:
+        if "properties" in schema and schema.get("additionalProperties", False) is False:
             assert caught.value.__notes__ == ["routine 'test', step 1, tool 'odd', argument 'a'"]
-            assert caught.value.pointer.startswith("/properties/a")
+            assert not isinstance(caught.value, SchemaError) or caught.value.pointer.startswith("/properties/a")
+
+
+def test_a_tool_that_declares_nothing_may_say_that_it_takes_anything() -> None:
+    steps = (Step("", "Use it", tool="odd"),)
+    turn = compile_routine(
+        Routine("test", steps=steps), [Tool("odd", "", {"type": "object", "additionalProperties": True})]
+    ).turn()
+    assert turn.accepts(call("odd"))
+
+
+@pytest.mark.parametrize("sigil", ["", "memory-", "1_", "é_", "a b"])
+def test_a_sigil_that_is_no_identifier_is_refused(sigil: str) -> None:
+    with pytest.raises(RoutineError, match="expected an identifier"):
+        refund("", sigil=sigil)
+
+
+@pytest.mark.parametrize("name", ["memory_a b", "memory_", "memory_9", "memory_input_", "memory_9_a\n"])
+def test_a_live_key_that_no_step_could_write_is_refused(name: str) -> None:
+    with pytest.raises(MemoryKeyError, match="is no memory key"):
+        refund("").turn(memory=[MemoryKey(name, TEXT)])
+
+
+def test_a_key_whose_value_only_a_regular_expression_could_judge_fits_by_its_type() -> None:
+    code = {"type": "string", "pattern": "^(a+)+$"}
+    steps = (Step("", "Use it", tool="odd", arguments={"code": AnyKey()}),)
+    plan = Routine("test", inputs=(Variable("code", code),), steps=steps)
+    turn = compile_routine(plan, [tool("odd", ["code"], code=code)]).turn(
+        memory=[MemoryKey("memory_input_code", code, "a" * 40 + "!"), MemoryKey("memory_9_text", TEXT, "a" * 40 + "!")]
+    )
+    assert turn.forced == call("odd", code="memory_input_code")
+
+
+def test_the_types_of_all_keys_that_may_be_live_are_compared_at_once() -> None:
+    broken = {"$ref": "#/$defs/missing"}
+    reads, writes = Step("", "Read", tool="reads"), Step("", "Write", tool="writes")
+    tools = [tool("reads", ["a"], a=TEXT), tool("writes", output=broken)]
+    with pytest.raises(SchemaError, match="missing") as caught:
+        compile_routine(Routine("test", steps=(writes, reads)), tools)
+    assert caught.value.__notes__ == ["routine 'test', step 2, tool 'reads', argument 'a'"]
+    assert compile_routine(Routine("test", steps=(reads, writes)), tools).turn("1").tools == ("writes",)
+
+
+def test_a_turn_that_its_keys_make_too_large_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = "".join(f"  - {{name: s{n}, tool: send}}\n" for n in range(60))
+    assert len(routine(plan).turn("59", [f"memory_{n}_result" for n in range(1, 60)]).steps) == 1
+    for module in (turn_module, tree_module):
+        monkeypatch.setattr(module, "MAX_NODES", 60)
+    with pytest.raises(GrammarTooLargeError, match="the bound is 60"):
+        routine(plan)
+    assert routine("  - {name: s, tool: send}\n").turn().tools == ("send",)
 
 
 def test_names_of_tools_and_parameters_are_spelled_whatever_they_are() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
-from routine_grammar.errors import SchemaError
+from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.routine import assignable, misfit, value_fits
 from routine_grammar.routine.types import may_share_values
 from routine_grammar.routine.values import schema_problem, subschema
@@ -33,7 +34,6 @@ ASSIGNABLE: list[tuple[Any, Any]] = [
     ({"enum": ["a", "b"]}, S),
     ({"enum": ["a"]}, {"enum": ["b", "a"]}),
     ({"const": 3}, INT),
-    ({"const": "a"}, {"pattern": "^a", "type": "string"}),
     ({"type": "boolean"}, {"enum": [True, False, None]}),
     ({"type": "null"}, {"anyOf": [S, {"type": "null"}]}),
     (S, {"anyOf": [INT, S]}),
@@ -75,6 +75,7 @@ NOT_ASSIGNABLE: list[tuple[Any, Any]] = [
     (INT, {"oneOf": [INT, NUM]}),
     (S, {"type": "string", "minLength": 1}),
     (S, {"type": "string", "pattern": "^a"}),
+    ({"const": "a"}, {"type": "string", "pattern": "^a"}),
     (S, {"type": "string", "format": "uri"}),
     (S, {"not": {"const": "a"}}),
     (INT, {"type": "integer", "minimum": 0}),
@@ -143,7 +144,40 @@ def test_what_is_proven_holds(source: Any, target: Any, values: list[Any]) -> No
     assert assignable(source, source)
     if assignable(source, target):
         for value in values:
-            assert not value_fits(value, source) or value_fits(value, target), value
+            assert not is_valid(value, source) or is_valid(value, target), value
+
+
+def is_valid(value: Any, schema: Any) -> bool:
+    """As jsonschema tells it, regular expressions matched too."""
+    return Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        ("a" * 40 + "!", {"type": "string", "pattern": "^(a+)+$"}),
+        ("a" * 40 + "!", {"allOf": [{"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "^(a+)+$"}]}),
+        ("a" * 40 + "!", {"$schema": "http://json-schema.org/draft-04/schema#", "anyOf": [{"pattern": "^(a+)+$"}, INT]}),
+        ({"a" * 40 + "!": 1}, {"patternProperties": {"^(a+)+$": S}}),
+        ({"a" * 40 + "!": 1}, {"additionalProperties": False, "patternProperties": {"^(a+)+$": S}}),
+        ({"a" * 40 + "!": 1}, {"unevaluatedProperties": False, "allOf": [{"patternProperties": {"^(a+)+$": S}}]}),
+        ({"a" * 40 + "!": 1}, {"propertyNames": {"pattern": "^(a+)+$"}}),
+    ],
+)
+def test_no_regular_expression_of_a_schema_is_ever_run(value: Any, schema: Any) -> None:
+    started = time.process_time()
+    with pytest.raises(UnsupportedSchemaError, match="can't be judged"):
+        misfit(value, schema)
+    assert not assignable({"const": value}, schema)
+    assert time.process_time() - started < 1
+
+
+def test_a_pattern_that_decides_nothing_is_no_hindrance() -> None:
+    assert misfit(5, {"pattern": "a"}) is None
+    assert misfit({"pattern": "("}, {"properties": {"pattern": S}, "additionalProperties": False}) is None
+    assert misfit({"pattern": "x"}, {"const": {"pattern": "x"}}) is None
+    assert misfit({"a": 1}, {"additionalProperties": False}) is not None
+    assert misfit({"a": 1}, {"unevaluatedProperties": False}) is not None
 
 
 def test_a_hostile_comparison_ends_soon() -> None:
