@@ -79,7 +79,7 @@ def check_call(
     return CheckedCall(step, decoded, arguments)
 
 
-def _misfit_to_tool(value: Any, schema: Mapping[str, Any]) -> str | None:
+def _misfit_to_tool(value: Any, schema: Mapping[str, Any] | None) -> str | None:
     """`misfit` to a schema of a tool; what can't be judged here, such as a pattern, the tool's server judges itself."""
     try:
         return misfit(value, schema)

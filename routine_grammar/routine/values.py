@@ -116,7 +116,8 @@ def _validator(schema: Mapping[str, Any]) -> Validator:
     # The empty registry keeps a schema from fetching anything by its references.
     kind = _without_regex(validator_for(schema, default=Draft202012Validator))
     registry: Registry[Any] = Registry()
-    return kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    validator: Validator = kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
+    return validator
 
 
 @cache
@@ -132,7 +133,7 @@ def _without_regex(kind: Any) -> Any:
 
         return judge
 
-    safe: Any = extend(kind, {keyword: guarded(keyword) for keyword in _MATCHING if keyword in kind.VALIDATORS})
+    safe: Any = cast(Any, extend)(kind, {keyword: guarded(keyword) for keyword in _MATCHING if keyword in kind.VALIDATORS})
     evolve = safe.evolve
 
     def evolved(self: Any, **changes: Any) -> Any:
@@ -140,7 +141,7 @@ def _without_regex(kind: Any) -> Any:
         part = evolve(self, **changes)
         if hasattr(type(part), "_matches_no_regex"):
             return part
-        other = _without_regex(type(part))
+        other = _without_regex(cast(Any, type(part)))
         return other(part.schema, registry=part._registry, format_checker=part.format_checker, _resolver=part._resolver)
 
     safe.evolve, safe._matches_no_regex = evolved, True

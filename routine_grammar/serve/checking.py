@@ -65,7 +65,9 @@ def _outcome(function: Callable[[], _T]) -> tuple[_T | None, Exception | None]:
         return None, error
 
 
-def problems_of(document: dict[str, Any] | str, listed: Sequence[dict[str, Any]] | None, own: tuple[Tool, ...]) -> list[str]:
+def listed_problems(
+    document: dict[str, Any] | str, listed: Sequence[dict[str, Any]] | None, own: tuple[Tool, ...]
+) -> list[str]:
     """All problems of a Routine, with the tools that a client listed, or with the server's own. Raises `RoutineError`."""
     # A document goes through its text: what reads texts bounds them, and refuses what is no character.
     text = document if isinstance(document, str) else _json_text(document)

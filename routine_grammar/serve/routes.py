@@ -21,7 +21,7 @@ from routine_grammar.errors import EngineError, MemoryKeyError, RoutineGrammarEr
 from routine_grammar.grammar.dialects import dialect_names
 from routine_grammar.routine import routine_to_document, to_text
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
-from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, problems_of
+from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, listed_problems
 from routine_grammar.serve.guard import CHAT, RoutineGuard, error_response
 from routine_grammar.serve.launcher import routines_and_tools
 from routine_grammar.serve.parsing import with_positions
@@ -104,7 +104,7 @@ async def check_routine(body: CheckBody, raw_request: Request) -> Any:
     """All problems of a Routine, by itself and with its tools."""
     own = catalogue_of(raw_request).tools
     try:
-        return {"problems": await check_desk().run(lambda: problems_of(body.routine, body.tools, own))}
+        return {"problems": await check_desk().run(lambda: listed_problems(body.routine, body.tools, own))}
     except CheckBusyError as error:
         return error_response(str(error), 429, kind="TooManyRequestsError")
     except CheckTooLongError as error:

@@ -12,7 +12,7 @@ import pytest
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.errors import RoutineError
 from routine_grammar.routine import routine_to_document, to_text
-from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, problems_of
+from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, listed_problems
 
 
 def test_a_check_that_takes_too_long_is_left_and_a_second_is_told_so() -> None:
@@ -80,7 +80,7 @@ def test_a_caller_that_goes_away_leaves_the_desk_usable() -> None:
 @pytest.mark.parametrize("whole", [to_text, routine_to_document])
 def test_good_routines_have_no_problems_as_text_and_as_document(whole: Any) -> None:
     for routine in demo_routines():
-        assert problems_of(whole(routine), None, demo_tools()) == []
+        assert listed_problems(whole(routine), None, demo_tools()) == []
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_good_routines_have_no_problems_as_text_and_as_document(whole: Any) -> N
 def test_documents_are_read_as_strictly_as_texts(change: dict[str, Any], told: str) -> None:
     document = {**routine_to_document(demo_routines()[0]), **change}
     with pytest.raises(RoutineError, match=told):
-        problems_of(document, None, demo_tools())
+        listed_problems(document, None, demo_tools())
 
 
 def test_half_characters_in_tools_are_refused() -> None:
     tool = {"name": "x", "description": "\udc00", "inputSchema": {"type": "object"}}
     with pytest.raises(RoutineError, match="half of a surrogate pair"):
-        problems_of(routine_to_document(demo_routines()[0]), [tool], ())
+        listed_problems(routine_to_document(demo_routines()[0]), [tool], ())
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -107,4 +107,4 @@ def test_deep_nesting_is_refused() -> None:
     for _ in range(5000):
         document = {"a": document}
     with pytest.raises(RoutineError, match="nested"):
-        problems_of(document, None, ())
+        listed_problems(document, None, ())
