@@ -88,6 +88,7 @@ def model_server(
     played = ModelServer(iter(answers), routines, listed, delay_s)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # so that who connects before the server runs waits for it
         played.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         server = uvicorn.Server(uvicorn.Config(played.app(), log_level="critical", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
