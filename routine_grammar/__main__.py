@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted.
     """
     arguments = _parser().parse_args(argv)
+    logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
     try:
         status: int = arguments.command(arguments)
         sys.stdout.flush()

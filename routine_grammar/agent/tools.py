@@ -181,6 +181,7 @@ class _Connection:
         self._start_scope = anyio.CancelScope()
         self._start_timeout_s = start_timeout_s
         self._stopping = asyncio.Event()
+        self._stray_output = ""
         self._stderr = _StderrTail()
         self.task = asyncio.create_task(self._serve(), name=f"MCP server {config.name}")
 
@@ -212,7 +213,8 @@ class _Connection:
         try:
             with self._start_scope as scope:
                 scope.deadline = anyio.current_time() + self._start_timeout_s
-                async with Client(stdio_client(self._parameters(), errlog=self._stderr.file)) as client:
+                transport = stdio_client(self._parameters(), errlog=self._stderr.file)
+                async with Client(transport, message_handler=self._receive) as client:
                     self.listed = await _list_all_tools(client)
                     scope.deadline = math.inf
                     self._client = client
@@ -228,6 +230,11 @@ class _Connection:
         finally:
             self._client = None
             self._stderr.close()
+
+    async def _receive(self, message: object) -> None:
+        """Keep what the server printed that is no message."""
+        if isinstance(message, ValidationError):
+            self._stray_output = str(message.errors()[0]["input"])[:200]
 
     def _parameters(self) -> StdioServerParameters:
         config = self.config
@@ -245,7 +252,8 @@ class _Connection:
     def _error(self, what: str) -> ToolError:
         tail = self._stderr.text()
         wrote = f"its last lines of standard error:\n{tail}" if tail else "it wrote nothing to standard error"
-        return ToolError(f"MCP server {self.config.name!r} ({self.config.command_line}): {what}; {wrote}")
+        stray = f"; it printed {self._stray_output!r}, which is no MCP message" if self._stray_output else ""
+        return ToolError(f"MCP server {self.config.name!r} ({self.config.command_line}): {what}{stray}; {wrote}")
 
 
 class _StderrTail:

@@ -128,8 +128,15 @@ async def test_a_server_that_ends_at_once_shows_its_last_words() -> None:
 
 async def test_a_server_that_never_answers_runs_into_the_timeout() -> None:
     silent = python_server("silent", "import sys; sys.stderr.write('thinking'); sys.stderr.flush(); sys.stdin.read()")
-    with pytest.raises(ToolError, match=r"(?s)'silent' .*did not start within 1 s.*thinking"):
-        async with ToolServers([silent], start_timeout_s=1):
+    with pytest.raises(ToolError, match=r"(?s)'silent' .*did not start within 5 s.*thinking"):
+        async with ToolServers([silent], start_timeout_s=5):
+            pass
+
+
+async def test_a_server_that_prints_what_is_no_message() -> None:
+    chatty = python_server("chatty", "import sys; print('welcome!', flush=True); sys.stdin.read()")
+    with pytest.raises(ToolError, match=r"'chatty' .*did not start within 5 s; it printed 'welcome!', which is no MCP message"):
+        async with ToolServers([chatty], start_timeout_s=5):
             pass
 
 
