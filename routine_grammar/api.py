@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.errors import GrammarError, RoutineError, RoutineGrammarError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.grammar.dialects import load_dialect
 from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.lark_reader import read_lark
@@ -21,16 +21,19 @@ from routine_grammar.grammar.turn import TurnScope, faults, live_keys, possible_
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
-from routine_grammar.routine.checks import check, key_types
-from routine_grammar.routine.graph import START, Graph
+from routine_grammar.routine.checks import check, item_type, key_types
+from routine_grammar.routine.graph import START, Graph, Move
 from routine_grammar.routine.ids import path_of
-from routine_grammar.routine.keys import SIGIL, MemoryKey, ParsedKey, parse_key
-from routine_grammar.routine.model import Key, Routine, Step
+from routine_grammar.routine.keys import SIGIL, MemoryKey
+from routine_grammar.routine.model import Routine, Step
 from routine_grammar.routine.problems import Problem, problem_at
-from routine_grammar.routine.tools import Tool, schema_at
+from routine_grammar.routine.tools import Tool
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+
+
+MAX_ITEM_KEYS = 100_000
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,19 @@ class Grammar:
 
 @dataclass(frozen=True)
 class Turn(Grammar):
-    """One constrained generation at a position: an optional thought, then a call of one of `steps`.
+    """One constrained generation at a position: an optional thought, then the call, or calls, of one of `moves`.
 
-    `steps` are the steps that may come next; `may_end`: a final answer may be given instead.
+    `may_end`: a final answer may be given instead.
     """
 
     position: str
-    steps: tuple[Step, ...]
+    moves: tuple[Move, ...]
     may_end: bool
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that may come next."""
+        return tuple(step for move in self.moves for step in move.steps)
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -152,16 +160,23 @@ class CompiledRoutine:
         note = f"Routine {self.routine.name}, version {self.routine.version}, dialect {self.scope.dialect.name}"
         return grammar_to_lark(tree, note=note)
 
-    def turn(self, position: str | None = None, memory: Iterable[MemoryKey | str] = ()) -> Turn:
+    def turn(self, position: str | None = None, memory: Iterable[MemoryKey | str] = (), *, parallel: bool = True) -> Turn:
         """The turn at `position` (None: the start) with these live keys; a bare key has its declared type.
+
+        `parallel`: it may have several calls where the Routine allows that; else they come one in a turn. Which items of a
+        list have keys decides how often its repetition runs, and the key of a step's error that its tool failed.
 
         Raises `RoutineError` for an unknown position, `MemoryKeyError` where a step reads a key that is not live.
         """
         position = START if position is None else position
-        successors = self.graph.successors(position)
         keys = live_keys(memory, self.key_types, SIGIL, self.scope.sigil)
-        tree = turn_grammar(self.scope, position, keys)
-        return Turn(tree, position, successors.steps, successors.may_end)
+        successors = self.graph.successors(position, self.live(keys))
+        tree = turn_grammar(self.scope, position, keys, parallel=parallel)
+        return Turn(tree, position, successors.moves, successors.may_end)
+
+    def live(self, keys: Iterable[MemoryKey]) -> frozenset[str]:
+        """The names of keys as the Routine writes them, with the default sigil."""
+        return frozenset(self.scope.default_key(key.name) for key in keys)
 
 
 def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> CompiledRoutine:
@@ -206,21 +221,21 @@ def _unchecked(routine: Routine, tools: tuple[Tool, ...], dialect: str, sigil: s
         raise RoutineError(f"sigil {sigil!r:.80}: expected an identifier of ASCII letters, digits and '_', such as {SIGIL!r}")
     scope = TurnScope(Graph.of(routine), {tool.name: tool for tool in tools}, load_dialect(dialect), sigil)
     types = key_types(scope.graph, tools)
-    return CompiledRoutine(routine, scope, {**types, **_item_types(routine, types)})
+    return CompiledRoutine(routine, scope, {**types, **_item_types(scope.graph, types)})
 
 
-def _item_types(routine: Routine, types: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any] | None]:
-    """The types of the list items that a Routine reads by keys of their own."""
-    read = {source.key for step in routine for source in step.arguments.values() if isinstance(source, Key)}
+def _item_types(graph: Graph, types: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any] | None]:
+    """The types of the list items that may have keys of their own; raises `GrammarTooLargeError` for too many."""
+    count = sum(len(graph.items_of(key)) for key in types)
+    if count > MAX_ITEM_KEYS:
+        raise GrammarTooLargeError(f"items of lists may have {count} memory keys; the bound is {MAX_ITEM_KEYS}")
     found = {}
-    for key in sorted(read - types.keys()):
-        try:
-            parsed = parse_key(key)
-            if parsed.item is not None:
-                whole = types.get(ParsedKey(parsed.step, parsed.name).text()) or {}
-                found[key] = schema_at(whole, f"/{parsed.item}")
-        except RoutineGrammarError:
-            continue  # what is no key, or a type that can't be looked into, is a finding of `check`
+    for key, whole in types.items():
+        for item in graph.items_of(key):
+            try:
+                found[f"{key}_{item}"] = item_type(whole, item)
+            except SchemaError:
+                break  # a type that can't be looked into is a finding of `check`
     return found
 
 

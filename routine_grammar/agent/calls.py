@@ -6,8 +6,9 @@ Whatever is wrong is a `RunError`, and then nothing may be called. Knows no mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from routine_grammar.agent.memory import VariableMemory
@@ -18,22 +19,24 @@ from routine_grammar.routine import (
     AnyKey,
     Constant,
     Graph,
+    Item,
     Key,
     Literal,
     Omit,
     Source,
     Step,
+    Taken,
     Tool,
     Variable,
     header_of,
     item_key,
-    memory_key,
     misfit,
-    parse_key,
 )
+from routine_grammar.routine.checks import item_type
 from routine_grammar.routine.documents import parse_json
-from routine_grammar.routine.tools import schema_at
-from routine_grammar.routine.values import at_pointer
+from routine_grammar.routine.keys import ERROR_OUTPUT
+from routine_grammar.routine.types import TEXT
+from routine_grammar.routine.values import array_of, at_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +50,54 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class CheckedCall:
-    """A call that may be made: its step, its arguments as decoded, and as the tool gets them, keys resolved."""
+    """A call that may be made: where it leads, its arguments as decoded, and as the tool gets them, keys resolved."""
 
-    step: Step
+    taken: Taken
     decoded: Mapping[str, Any]
     arguments: Mapping[str, Any]
 
+    @property
+    def step(self) -> Step:
+        """The step that the call is."""
+        return self.taken.step
 
-def check_call(
-    graph: Graph, tools: Mapping[str, Tool], memory: VariableMemory, position: str, content: str, call: ToolCall
-) -> CheckedCall:
-    """Return what a call written at `position` may do; raises `RunError` where it is not one that the Routine allows."""
-    step = _step_taken(graph, position, content, call)
-    where = f"routine {graph.routine.name!r}, {header_of(step.id)}, tool {call.name!r}"
-    tool = tools[call.name]
+
+def check_calls(
+    graph: Graph, tools: Mapping[str, Tool], memory: VariableMemory, position: str, content: str, calls: Sequence[ToolCall]
+) -> list[CheckedCall]:
+    """Return what the calls of one turn at `position` may do; raises `RunError` where the Routine does not allow them."""
+    checked: list[CheckedCall] = []
+    for call in calls:
+        try:
+            if not checked:
+                live = {key.name for key in memory.live_keys()}
+                taken = graph.call_taken(position, content, call.name, live)
+            else:
+                taken = graph.next_call_taken(checked[-1].taken, call.name)
+        except RoutineError as error:
+            raise RunError(str(error)) from error
+        checked.append(_checked_call(graph, tools[call.name], memory, taken, call))
+    return checked
+
+
+def _checked_call(graph: Graph, tool: Tool, memory: VariableMemory, taken: Taken, call: ToolCall) -> CheckedCall:
+    where = f"routine {graph.routine.name!r}, {header_of(taken.step.id)}, tool {call.name!r}"
     try:
         decoded = parse_json(call.text)
     except ValueError as error:
         raise RunError(f"{where}: the arguments are no JSON: {error}") from error
     if not isinstance(decoded, dict):
         raise RunError(f"{where}: the arguments are {type(decoded).__name__}; expected an object")
-    if strays := list(_source_problems(step, tool, decoded)):
+    if strays := list(_source_problems(graph, taken, tool, decoded)):
         raise RunError(f"{where}, {strays[0]}")
     try:
-        arguments = _resolved(step, decoded, memory)
+        arguments = _resolved(taken.step, decoded, memory)
         problem = _misfit_to_tool(arguments, tool.input_schema)
     except (MemoryKeyError, SchemaError) as error:
         raise RunError(f"{where}: {error}") from error
     if problem is not None:
         raise RunError(f"{where}: the arguments do not fit the tool's schema: {problem[:300]}")
-    return CheckedCall(step, decoded, arguments)
+    return CheckedCall(taken, decoded, arguments)
 
 
 def _misfit_to_tool(value: Any, schema: Mapping[str, Any] | None) -> str | None:
@@ -87,44 +108,62 @@ def _misfit_to_tool(value: Any, schema: Mapping[str, Any] | None) -> str | None:
         return None
 
 
-def written_values(
-    graph: Graph, step: Step, tool: Tool, result: ToolResult
-) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
-    """Yield the keys that a step's result writes, each with its value and declared type.
+Written = tuple[str, Any, Mapping[str, Any] | None]  # a key, its value and its declared type
 
-    Items of a list get keys of their own where the Routine reads them. Raises `RunError` where an output is not in the
-    result, or not of its type.
+
+def written_values(graph: Graph, taken: Taken, tool: Tool, result: ToolResult) -> Iterator[Written]:
+    """Yield the keys that a call's result writes, each with its value and declared type.
+
+    A failed call writes its error. Items of a list get keys of their own where the Routine reads them. Raises `RunError`
+    where an output is not in the result, not of its type, or longer than a repetition over it allows.
     """
+    step, item = taken.step, taken.position.item
+    if result.is_error:
+        yield graph.key_written(step, ERROR_OUTPUT, item), result.text, TEXT
+        return
     for variable in step.written:
-        key = memory_key(step.id, variable.name)
         try:
             schema = tool.output_type(variable)
             value = _output_value(result, variable, schema)
-            yield key, value, schema
-            for item in _items_read(graph, key):
-                if isinstance(value, list) and item < len(value):
-                    yield item_key(key, item), value[item], schema_at(schema or {}, f"/{item}")
-        except SchemaError as error:
+            yield from with_items(graph, graph.key_written(step, variable.name, item), value, schema)
+        except (SchemaError, RoutineError) as error:
             where = f"routine {graph.routine.name!r}, {header_of(step.id)}, output {variable.name!r}"
             raise RunError(f"{where}: not in the result of tool {tool.name!r}: {error}") from error
 
 
-def _step_taken(graph: Graph, position: str, content: str, call: ToolCall) -> Step:
-    fitting = [step for step in graph.successors(position).steps if step.tool == call.name]
-    # A header that was asked for, but that nothing depends on, may be missing where no grammar forces it.
-    if len(fitting) == 1:
-        return fitting[0]
-    try:
-        return graph.step_taken(position, content, call.name)
-    except RoutineError as error:
-        raise RunError(str(error)) from error
+def with_items(graph: Graph, key: str, value: Any, schema: Mapping[str, Any] | None) -> Iterator[Written]:
+    """Yield a value, and behind it those of its items that have keys of their own.
+
+    Raises `RoutineError` where a repetition over it does not allow so many.
+    """
+    yield key, value, schema
+    if isinstance(value, list):
+        graph.check_length(key, len(value))
+        for item in graph.items_of(key):
+            if item < len(value):
+                yield item_key(key, item), value[item], item_type(schema, item)
 
 
-def _source_problems(step: Step, tool: Tool, decoded: Mapping[str, Any]) -> Iterator[str]:
+def lists_written(graph: Graph, position: str, memory: VariableMemory) -> Iterator[Written]:
+    """Yield the lists of what the steps of a repetition wrote, once it is over, where every pass wrote it."""
+    live = {key.name: key for key in memory.live_keys()}
+    for loop, outputs in graph.lists_left(position, live):
+        passes = next(item for item in count() if f"{loop.over}_{item}" not in live)
+        for key in outputs:
+            items = [live.get(f"{key}_{item}") for item in range(passes)]
+            written = [item for item in items if item is not None]
+            if len(written) == passes:
+                yield key, [item.value for item in written], array_of(written[0].schema if written else None)
+
+
+def _source_problems(graph: Graph, taken: Taken, tool: Tool, decoded: Mapping[str, Any]) -> Iterator[str]:
     for name in decoded:
         if name not in tool.parameters:
             yield f"argument {name[:80]!r}: the tool has no such parameter; it has {', '.join(tool.parameters)}"
+    step = taken.step
     for name, source in step.arguments.items():
+        if isinstance(source, Key | Item):
+            source = Key(graph.key_read(step, source, taken.position.item))
         expected = _expected(source, decoded, name)
         if expected is not None:
             yield f"argument {name!r}: expected {expected}, got {str(decoded.get(name, 'nothing'))[:80]!r}"
@@ -146,6 +185,8 @@ def _expected(source: Source, decoded: Mapping[str, Any], name: str) -> str | No
             return "a value, not a key" if is_key else None
         case Omit():
             return "it to be left out" if name in decoded else None
+        case Item():
+            raise AssertionError("an item is read by its key")
 
 
 def _resolved(step: Step, decoded: Mapping[str, Any], memory: VariableMemory) -> dict[str, Any]:
@@ -184,10 +225,3 @@ def _documents(result: ToolResult) -> Iterator[Any]:
         yield parse_json(result.text)
     except ValueError:
         return
-
-
-def _items_read(graph: Graph, key: str) -> list[int]:
-    """Return the places in the list under `key` that some step reads by a key of their own."""
-    sources = [source for step in graph.routine for source in step.arguments.values() if isinstance(source, Key)]
-    items = {(source.key, parse_key(source.key).item) for source in sources}
-    return sorted(item for read, item in items if item is not None and item_key(key, item) == read)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import openai
@@ -22,6 +22,7 @@ from routine_grammar.routine import (
     AnyKey,
     Constant,
     Graph,
+    Item,
     Key,
     Literal,
     MemoryKey,
@@ -29,7 +30,6 @@ from routine_grammar.routine import (
     Routine,
     Step,
     Tool,
-    header_of,
     key_is_compatible,
     to_text,
 )
@@ -100,11 +100,11 @@ def constrained_fields(routine: Routine, position: str, keys: Iterable[MemoryKey
 
 def plain_fields(graph: Graph, tools: Mapping[str, Tool], position: str, keys: Sequence[MemoryKey]) -> dict[str, Any]:
     """The request fields by which any server knows the tools that may be called at `position`."""
-    successors = graph.successors(position)
-    if not successors.steps:
+    successors = graph.successors(position, {key.name for key in keys})
+    if not successors.moves:
         return {}
     by_tool: dict[str, list[Step]] = {}
-    for step in successors.steps:
+    for step in (_as_read(graph, step, move.item) for move in successors.moves for step in move.steps):
         by_tool.setdefault(str(step.tool), []).append(step)
     offered = [_offered(tools[name], steps, keys) for name, steps in by_tool.items()]
     # Where a header is needed, text must be able to stand before the call.
@@ -116,21 +116,31 @@ def plain_instructions(routine: Routine) -> str:
     """The system message that tells any model how to carry out the Routine."""
     return (
         "You carry out the Routine below, one step at a time, with one tool call for each step and nothing else. Take a "
-        "branch where its condition holds. In an argument, a memory key such as memory_1_result stands for the value that "
-        "is stored under it; write the key, not the value, wherever the value is stored. Where asked for it, write the "
-        f"step's header, such as `Step 2`, as the last line before the call.\n\n{to_text(routine)}"
+        "branch where its condition holds; calls in parallel may be made in one answer. In an argument, a memory key such as "
+        "memory_1_result stands for the value that is stored under it; write the key, not the value, wherever the value is "
+        "stored. Where asked for it, write the step's header, such as `Step 2`, as the last line before the call.\n\n"
+        f"{to_text(routine)}"
     )
 
 
-def plain_notice(graph: Graph, position: str, keys: Iterable[MemoryKey]) -> str:
+def plain_notice(graph: Graph, position: str, keys: Sequence[MemoryKey]) -> str:
     """What the newest message tells any model: the keys there are, and which steps may come next."""
     lines = ["Memory keys:", *(f"{key.name}: {key.preview}" for key in keys)]
-    successors = graph.successors(position)
-    steps = [f"{header_of(step.id)} ({step.tool})" for step in successors.steps]
+    successors = graph.successors(position, {key.name for key in keys})
+    steps = [f"{move.header} ({', '.join(str(step.tool) for step in move.steps)})" for move in successors.moves]
     if successors.may_end:
         steps.append("a final answer in words")
     header = " Write its header before the call." if graph.is_headed(position) else ""
     return "\n".join([*lines, f"Next: {' or '.join(steps)}.{header}"])
+
+
+def _as_read(graph: Graph, step: Step, item: int | None) -> Step:
+    """A step with the keys that its arguments read at an item of its repetition."""
+    arguments = {
+        name: Key(graph.key_read(step, source, item)) if isinstance(source, Key | Item) else source
+        for name, source in step.arguments.items()
+    }
+    return replace(step, arguments=arguments)
 
 
 def _described(key: MemoryKey) -> dict[str, Any]:

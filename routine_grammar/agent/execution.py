@@ -6,7 +6,8 @@ that the Routine and the tool's schema allow are made, whatever the server lets 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -14,7 +15,7 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from routine_grammar.agent.calls import CheckedCall, ToolCall, check_call, written_values
+from routine_grammar.agent.calls import CheckedCall, ToolCall, check_calls, lists_written, with_items, written_values
 from routine_grammar.agent.completions import (
     Message,
     Reply,
@@ -28,7 +29,21 @@ from routine_grammar.agent.completions import (
 from routine_grammar.agent.memory import MARKERS, VariableMemory, neutralise
 from routine_grammar.agent.tools import CALL_TIMEOUT_S, ToolResult, ToolServers
 from routine_grammar.errors import MemoryKeyError, RoutineError, RunError, SchemaError, ToolError
-from routine_grammar.routine import START, Graph, MemoryKey, Routine, Step, Tool, check, header_of, input_key, misfit
+from routine_grammar.routine import (
+    START,
+    Graph,
+    MemoryKey,
+    Routine,
+    Step,
+    Successors,
+    Taken,
+    Tool,
+    check,
+    header_of,
+    input_key,
+    misfit,
+)
+from routine_grammar.routine.positions import place_name
 from routine_grammar.routine.problems import nearest
 
 
@@ -56,12 +71,27 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnTaken:
-    """One step: what was allowed at `position`, what the model wrote, what the tool got and gave.
+class CallMade:
+    """One call of a turn: what the model wrote, what the tool got and gave.
 
-    `permitted` names the tools of the steps that could come next; `call` is what the model wrote, `decoded` its arguments and
-    `arguments` the same with keys resolved. `observation` is what the model is shown of the result. `token_ids` is empty
-    where the server did not tell. `attempts` counts the answers, refused ones included.
+    `decoded` are the arguments as written, `arguments` the same with keys resolved. `observation` is what the model is shown
+    of the result.
+    """
+
+    call: ToolCall
+    step: Step
+    decoded: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    result: ToolResult
+    observation: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTaken:
+    """One turn: what was allowed at `position`, and the calls that were made; several where the Routine allows that.
+
+    `permitted` names the tools of the steps that could come next. `token_ids` is empty where the server did not tell.
+    `attempts` counts the answers, refused ones included.
     """
 
     number: int
@@ -70,12 +100,7 @@ class TurnTaken:
     may_end: bool
     live_keys: tuple[MemoryKey, ...]
     content: str
-    call: ToolCall
-    step: Step
-    decoded: Mapping[str, Any]
-    arguments: Mapping[str, Any]
-    result: ToolResult
-    observation: str
+    calls: tuple[CallMade, ...]
     token_ids: tuple[int, ...]
     attempts: int
 
@@ -110,33 +135,36 @@ async def execute(
     settings: RunSettings | None = None,
     memory: VariableMemory | None = None,
 ) -> AsyncIterator[TurnTaken | Finished]:
-    """Carry out a Routine: yield an event per step, then `Finished`. Close the iterator to stop early.
+    """Carry out a Routine: yield an event per turn, then `Finished`. Close the iterator to stop early.
 
     `inputs` are stored under `memory_input_<name>` in `memory` (default: a new one). A server that lists the Routine at
     `GET /v1/routines` constrains the model; any other one is told the Routine and the tools, and what it answers is checked.
 
     Raises `RoutineError` where the Routine does not fit the tools, `RunError` where inputs don't fit, the model server
-    fails, no allowed call comes, or a tool reports an error (its event comes first); `ToolError` where a tool gives no result.
+    fails, no allowed call comes, or a tool reports an error that the Routine does not handle (its event comes first);
+    `ToolError` where a tool gives no result.
     """
     settings = settings or RunSettings()
     problems = check(routine, servers.tools)
     if problems:
         raise RoutineError(f"routine {routine.name!r} does not fit the tools:", tuple(map(str, problems)))
-    memory = memory or VariableMemory()
-    _store_inputs(routine, inputs or {}, memory)
+    memory, graph = memory or VariableMemory(), Graph.of(routine)
+    _store_inputs(graph, inputs or {}, memory)
     constrained = await serves_routine(client, routine, settings.model_timeout_s)
-    run = _Run(Graph.of(routine), servers, client, model, settings, memory, constrained, task)
+    run = _Run(graph, servers, client, model, settings, memory, constrained, task)
     for turns in count():
         event = await run.turn(turns)
         yield event
         if isinstance(event, Finished):
             return
-        if event.result.is_error:
-            raise RunError(f"{run.at(event.step)}: tool {event.call.name!r} failed: {event.result.text[:500]}")
+        for made in event.calls:
+            if made.result.is_error and not made.step.handles_errors:
+                raise RunError(f"{run.at(made.step)}: tool {made.call.name!r} failed: {made.result.text[:500]}")
 
 
-def _store_inputs(routine: Routine, inputs: Mapping[str, Any], memory: VariableMemory) -> None:
+def _store_inputs(graph: Graph, inputs: Mapping[str, Any], memory: VariableMemory) -> None:
     """Store the inputs under their keys; raises `RunError` where they are not those that the Routine declares."""
+    routine = graph.routine
     declared = {variable.name: variable for variable in routine.inputs}
     for name in inputs:
         if name not in declared:
@@ -149,8 +177,9 @@ def _store_inputs(routine: Routine, inputs: Mapping[str, Any], memory: VariableM
             raise RunError(f"{where}: no value was given")
         try:
             problem = misfit(inputs[name], variable.schema)
-            memory.put(input_key(name), inputs[name], variable.schema)
-        except (SchemaError, MemoryKeyError) as error:
+            for written in with_items(graph, input_key(name), inputs[name], variable.schema):
+                memory.put(*written)
+        except (SchemaError, MemoryKeyError, RoutineError) as error:
             raise RunError(f"{where}: {error}") from error
         if problem is not None:
             raise RunError(f"{where}: {problem[:300]}")
@@ -190,19 +219,19 @@ class _Run:
         return f"routine {self._graph.routine.name!r}, {header_of(step.id)}"
 
     async def turn(self, turns: int) -> TurnTaken | Finished:
-        """Behind so many turns, ask for the next step and take it, or find that the run has ended."""
-        position, successors, keys = self._position, self._graph.successors(self._position), self._memory.live_keys()
-        if not successors.steps and not self._settings.closing_answer:
+        """Behind so many turns, ask for the next call or calls and make them, or find that the run has ended."""
+        position = self._position
+        successors, keys = self._look_ahead()
+        if not successors.moves and not self._settings.closing_answer:
             return Finished(End.STEPS_DONE, position, turns)
-        if turns == self._settings.max_turns and successors.steps:
+        if turns == self._settings.max_turns and successors.moves:
             raise RunError(f"{self._here()}: no end after {turns} turns, the bound")
         reply, checked, attempts = await self._decide()
-        if checked is None:
+        if not checked:
             return Finished(End.ANSWERED, position, turns, reply.content, reply.is_cut_off, reply.token_ids)
-        result = await self._call(checked)
-        observation = self._observe(checked.step, result)
-        self._remember(reply, observation)
-        self._position = checked.step.id
+        made = await self._make(reply, checked)
+        self._remember(reply, made)
+        self._position = str(checked[-1].taken.position)
         return TurnTaken(
             number=turns + 1,
             position=position,
@@ -210,18 +239,36 @@ class _Run:
             may_end=successors.may_end,
             live_keys=keys,
             content=reply.content,
-            call=reply.calls[0],
-            step=checked.step,
-            decoded=checked.decoded,
-            arguments=checked.arguments,
-            result=result,
-            observation=observation,
+            calls=made,
             token_ids=reply.token_ids,
             attempts=attempts,
         )
 
-    async def _decide(self) -> tuple[Reply, CheckedCall | None, int]:
-        """Ask until an answer is one that the Routine allows; without a call it is the final answer."""
+    def _look_ahead(self) -> tuple[Successors, tuple[MemoryKey, ...]]:
+        """What may come next, once the lists of a repetition that is over are stored."""
+        try:
+            for written in lists_written(self._graph, self._position, self._memory):
+                self._memory.put(*written)
+            keys = self._memory.live_keys()
+            return self._graph.successors(self._position, {key.name for key in keys}), keys
+        except (RoutineError, MemoryKeyError) as error:
+            raise RunError(f"{self._here()}: {error}") from error
+
+    async def _make(self, reply: Reply, checked: Sequence[CheckedCall]) -> tuple[CallMade, ...]:
+        """Make the calls of a turn, all at once, and store what they write, in their order."""
+        answered = await asyncio.gather(*(self._call(each) for each in checked), return_exceptions=True)
+        results = [each for each in answered if isinstance(each, ToolResult)]
+        for failure in answered:
+            if isinstance(failure, BaseException):
+                raise failure
+        observed = [self._observe(each.taken, result) for each, result in zip(checked, results, strict=True)]
+        return tuple(
+            CallMade(call, each.step, each.decoded, each.arguments, result, observation)
+            for call, each, result, observation in zip(reply.calls, checked, results, observed, strict=True)
+        )
+
+    async def _decide(self) -> tuple[Reply, list[CheckedCall], int]:
+        """Ask until an answer is one that the Routine allows; without calls it is the final answer."""
         # A server that constrains would only repeat what is wrong with it.
         attempts = 1 if self._constrained else self._settings.attempts
         refusals: list[str] = []
@@ -255,18 +302,16 @@ class _Run:
             timeout_s=self._settings.model_timeout_s,
         )
 
-    def _checked(self, reply: Reply) -> CheckedCall | None:
-        """Return the call that may be made, or None for a final answer; raises `RunError` for any other answer."""
-        if len(reply.calls) > 1:
-            raise RunError(f"{self._here()}: {len(reply.calls)} calls in one answer; expected one")
-        successors = self._graph.successors(self._position)
-        if reply.is_cut_off and (reply.calls or successors.steps):
+    def _checked(self, reply: Reply) -> list[CheckedCall]:
+        """Return the calls that may be made, none for a final answer; raises `RunError` for any other answer."""
+        successors = self._graph.successors(self._position, {key.name for key in self._memory.live_keys()})
+        if reply.is_cut_off and (reply.calls or successors.moves):
             raise RunError(f"{self._here()}: the answer was cut off: it ended by {reply.finish_reason!r}")
         if reply.calls:
-            return check_call(self._graph, self._tools, self._memory, self._position, reply.content, reply.calls[0])
+            return check_calls(self._graph, self._tools, self._memory, self._position, reply.content, reply.calls)
         # What a server's parser did not read as a call stands in the text, markers and all.
         if successors.may_end and reply.content.strip() and not any(marker in reply.content for marker in MARKERS):
-            return None
+            return []
         raise RunError(f"{self._here()}: expected a call, got the text {reply.content[:80]!r}")
 
     async def _call(self, checked: CheckedCall) -> ToolResult:
@@ -275,32 +320,37 @@ class _Run:
         except ToolError as error:
             raise ToolError(f"{self.at(checked.step)}: {error}") from error
 
-    def _observe(self, step: Step, result: ToolResult) -> str:
-        """Store what the step writes; return what the model is shown: the whole result, or its outputs where it is long."""
-        if result.is_error:
-            return f"The tool failed: {neutralise(result.text)}"
+    def _observe(self, taken: Taken, result: ToolResult) -> str:
+        """Store what a call writes; return what the model is shown: the whole result, or its outputs where it is long."""
+        if result.is_error and not taken.step.handles_errors:
+            return _failed(result)
         lines: list[str] = []
         try:
-            for key, value, schema in written_values(self._graph, step, self._tools[str(step.tool)], result):
+            for key, value, schema in written_values(self._graph, taken, self._tools[str(taken.step.tool)], result):
                 self._memory.put(key, value, schema)
                 shown = self._memory.observation(value, key)
                 lines.append(f"{key}: {shown}" if self._is_whole(shown, value) else shown)
         except MemoryKeyError as error:
-            raise RunError(f"{self.at(step)}: {error}") from error
+            raise RunError(f"{self.at(taken.step)}: {error}") from error
         body = result.text or result.structured
         shown = self._memory.observation(body, "result")
-        return shown if self._is_whole(shown, body) else "\n".join(lines)
+        if self._is_whole(shown, body):
+            return _failed(result) if result.is_error else shown
+        return "\n".join(lines)
 
     def _is_whole(self, shown: str, value: object) -> bool:
         return shown == self._memory.observation(value)
 
-    def _remember(self, reply: Reply, observation: str) -> None:
-        call = reply.calls[0]
-        function = {"name": call.name, "arguments": call.text}
-        asked = {"id": call.id, "type": "function", "function": function}
-        self._messages.append({"role": "assistant", "content": reply.content, "tool_calls": [asked]})
-        self._messages.append({"role": "tool", "tool_call_id": call.id, "content": observation})
+    def _remember(self, reply: Reply, made: Sequence[CallMade]) -> None:
+        asked = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.text}} for call in reply.calls
+        ]
+        self._messages.append({"role": "assistant", "content": reply.content, "tool_calls": asked})
+        self._messages += [{"role": "tool", "tool_call_id": each.call.id, "content": each.observation} for each in made]
 
     def _here(self) -> str:
-        position = "the start" if self._position == START else header_of(self._position)
-        return f"routine {self._graph.routine.name!r}, after {position}"
+        return f"routine {self._graph.routine.name!r}, after {place_name(self._position)}"
+
+
+def _failed(result: ToolResult) -> str:
+    return f"The tool failed: {neutralise(result.text)}"

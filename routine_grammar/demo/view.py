@@ -13,7 +13,9 @@ from rich.status import Status
 from rich.text import Text
 
 from routine_grammar.agent.execution import Finished, TurnTaken
-from routine_grammar.routine import START, Routine, header_of
+from routine_grammar.agent.tools import ToolResult
+from routine_grammar.routine import Routine, header_of
+from routine_grammar.routine.positions import place_name
 
 WIDTH = 100
 RESULT_LINES = 6
@@ -69,19 +71,21 @@ def show_beginning(console: Console, routine: Routine, mode: str) -> None:
 
 def show_turn(console: Console, turn: TurnTaken, forced: int | None) -> None:
     """Print one turn; `forced`: how many of its tokens could not have been others, None where that is not known."""
-    place = "the start" if turn.position == START else header_of(turn.position)
     options = [*turn.permitted, *(["a final answer"] if turn.may_end else [])]
-    written = [*turn.content.strip().splitlines(), f"{turn.call.name} {turn.call.text}"]
     width = console.width - _LABEL_WIDTH
     console.print()
-    console.print(Text(f"Turn {turn.number}, after {place}", style="bold cyan"))
+    console.print(Text(f"Turn {turn.number}, after {place_name(turn.position)}", style="bold cyan"))
     _show_row(console, "may come", [" or ".join(options)])
     _show_row(console, "keys", _keys(turn))
-    _show_row(console, "decoded", [row for line in written for row in wrapped(line, width)], style="green")
-    _show_row(console, "step", [f"{header_of(turn.step.id)}. {turn.step.name}"])
-    if turn.arguments != turn.decoded:
-        _show_row(console, "called", wrapped(f"{turn.call.name} {_json(turn.arguments)}", width))
-    _show_row(console, "result", _result_rows(turn, width), style="red" if turn.result.is_error else "")
+    said = turn.content.strip().splitlines()
+    for made in turn.calls:
+        written = [*said, f"{made.call.name} {made.call.text}"]
+        _show_row(console, "decoded", [row for line in written for row in wrapped(line, width)], style="green")
+        _show_row(console, "step", [f"{header_of(made.step.id)}. {made.step.name}"])
+        if made.arguments != made.decoded:
+            _show_row(console, "called", wrapped(f"{made.call.name} {_json(made.arguments)}", width))
+        _show_row(console, "result", _result_rows(made.result, width), style="red" if made.result.is_error else "")
+        said = []
     if turn.token_ids:
         _show_row(console, "tokens", [share(len(turn.token_ids), forced)])
 
@@ -133,10 +137,10 @@ def _keys(turn: TurnTaken) -> list[str]:
     return [f"{key.name.ljust(longest)}  {key.preview}" for key in turn.live_keys] or ["none"]
 
 
-def _result_rows(turn: TurnTaken, width: int) -> list[str]:
-    if turn.result.structured is not None:
-        return wrapped(_json(turn.result.structured), width)
-    lines = [line for line in turn.result.text.splitlines() if line.strip()] or ["(empty)"]
+def _result_rows(result: ToolResult, width: int) -> list[str]:
+    if result.structured is not None:
+        return wrapped(_json(result.structured), width)
+    lines = [line for line in result.text.splitlines() if line.strip()] or ["(empty)"]
     more = len(lines) - RESULT_LINES
     return lines[:RESULT_LINES] + ([f"… and {more} more line{'s' if more > 1 else ''}"] if more > 0 else [])
 

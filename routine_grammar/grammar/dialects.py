@@ -1,6 +1,7 @@
 """Dialects: how model families write a tool call, each one Lark template under `grammars/dialects/`.
 
-A template begins at `start` and leaves `name` and `arguments` open, and `leading` where text may stand before the call.
+A template begins at `start`, whose `call` leaves `name` and `arguments` open; `start` leaves `leading` open where text may
+stand before the call. Where several calls may be made in one turn, `between` stands between two of them.
 """
 
 from __future__ import annotations
@@ -33,9 +34,18 @@ class Dialect:
         """Whether a thought or a header may stand before a call."""
         return any(node == Call("leading") for node in self.template.nodes())
 
-    def call(self, name: Node, arguments: Node, leading: Node) -> Node:
+    @property
+    def between(self) -> Node | None:
+        """What stands between two calls of one turn; None where there is only one."""
+        return self.template.rules.get("between")
+
+    def call(self, name: Node, arguments: Node) -> Node:
         """One call with these parts."""
-        return _filled(self.template.root, {"leading": leading, "name": name, "arguments": arguments}, self.template)
+        return _filled(self.template.rules["call"], {"name": name, "arguments": arguments}, self.template)
+
+    def turn(self, leading: Node, calls: Node) -> Node:
+        """A turn with these calls, the first with this before it."""
+        return _filled(self.template.root, {"leading": leading, "call": calls}, self.template)
 
 
 def _filled(node: Node, parts: dict[str, Node], template: Grammar) -> Node:

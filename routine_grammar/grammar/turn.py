@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +40,13 @@ from routine_grammar.grammar.tree import (
 )
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
-from routine_grammar.routine.graph import START, Graph, Successors
-from routine_grammar.routine.ids import header_of
+from routine_grammar.routine.graph import START, Graph, Move, Successors
 from routine_grammar.routine.keys import SIGIL, UNKNOWN, MemoryKey, ParsedKey, parse_key
 from routine_grammar.routine.tools import Tool
 
 MAX_KEYS = 10_000
 MAX_STEPS_PER_TURN = 1_000
+FIXED = (model.Constant, model.Key, model.Item)  # sources that leave the model no choice
 THOUGHT = "Thought: "  # begins the line of a thought, so that it never reads as a header
 
 
@@ -67,27 +67,38 @@ class TurnScope:
     def thought_limit(self, successors: Successors) -> int:
         """The most characters of thought before the call."""
         thought = self.graph.routine.thought
-        options = len(successors.steps) + successors.may_end
-        return 0 if not successors.steps or not self.dialect.leading_text else thought.branch if options > 1 else thought.linear
+        options = len(successors.moves) + successors.may_end
+        return 0 if not successors.moves or not self.dialect.leading_text else thought.branch if options > 1 else thought.linear
+
+    def default_key(self, key: str) -> str:
+        """A key of this scope's sigil as Routines write it."""
+        return SIGIL + key.removeprefix(self.sigil)
+
+    def spelled_key(self, key: str) -> str:
+        """A key as this scope's sigil writes it; Routines are written with the default sigil."""
+        return self.sigil + key.removeprefix(SIGIL)
 
 
-def turn_grammar(scope: TurnScope, position: str, keys: Sequence[MemoryKey]) -> Grammar:
-    """The grammar of one turn at a position, with these live keys.
+def turn_grammar(scope: TurnScope, position: str, keys: Sequence[MemoryKey], *, parallel: bool = True) -> Grammar:
+    """The grammar of one turn at a position, with these live keys; `parallel`: it may have several calls where allowed.
 
     Raises `RoutineError` for an unknown position or what the dialect can't hold, `MemoryKeyError` where a step needs a key
     that is not live, `SchemaError` for a tool whose schema can't be enforced.
     """
-    maker = _TurnMaker(scope, {})
-    root = maker.turn(position, keys)
+    maker = _TurnMaker(scope, {}, parallel)
+    root = maker.turn(position, keys, {scope.default_key(key.name) for key in keys})
     return Grammar(root, maker.rules)
 
 
 def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) -> Grammar:
-    """The whole Routine as one grammar: rule `at_<position>` for every position, beginning with `at_start`."""
+    """The whole Routine as one grammar: rule `at_<position>` for every position, beginning with `at_start`.
+
+    A position inside a repetition stands for those at all items, with all keys that may be live at any.
+    """
     rules: dict[str, Node] = {position_rule(position): EMPTY for position in keys_at}  # these names are taken
     maker = _TurnMaker(scope, rules)
     for position, keys in keys_at.items():
-        rules[position_rule(position)] = maker.turn(position, keys)
+        rules[position_rule(position)] = maker.turn(position, keys, None)
     return Grammar(Call(position_rule("start")), rules)
 
 
@@ -115,10 +126,8 @@ def faults(scope: TurnScope, key_types: Mapping[str, Any]) -> Iterator[Fault]:
 
 def possible_keys(scope: TurnScope, key_types: Mapping[str, Any], position: str) -> tuple[MemoryKey, ...]:
     """All keys of the Routine that may be live at a position."""
-    _, sometimes = scope.graph.keys_before(position)
-    items = {key for key in key_types if _whole_key(key) in sometimes}
-    spelled = sorted(scope.sigil + key.removeprefix(SIGIL) for key in sometimes | items)
-    return live_keys(spelled, key_types, SIGIL, scope.sigil)
+    names = [scope.spelled_key(key) for key in scope.graph.names_before(position)]
+    return live_keys(names, key_types, SIGIL, scope.sigil)
 
 
 def _whole_key(key: str) -> str:
@@ -127,25 +136,24 @@ def _whole_key(key: str) -> str:
     return ParsedKey(parsed.step, parsed.name).text()
 
 
-def _header_line(step: model.Step) -> str:
-    return f"{header_of(step.id)}\n"
-
-
 def position_rule(position: str) -> str:
     """The name of a position's rule: `at_start`, `at_2`, `at_2_1_1` for step 2-1_1."""
     return f"at_{_rule_name(position)}"
 
 
 def _rule_name(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("+", "_and_")).strip("_")
 
 
 @dataclass(slots=True)
 class _TurnMaker:
     scope: TurnScope
     rules: dict[str, Node]
+    parallel: bool = True
     form: JsonForm = field(init=False)
-    _calls: dict[tuple[str, tuple[str, ...], bool], str] = field(default_factory=dict)
+    _calls: dict[tuple[str, int | None, tuple[str, ...]], str] = field(default_factory=dict)
+    _several: dict[tuple[str, int | None, tuple[int, ...], tuple[str, ...]], str] = field(default_factory=dict)
+    _call_rules: dict[tuple[str, Node], str] = field(default_factory=dict)
     _key_rules: dict[tuple[str, ...], str] = field(default_factory=dict)
     _value_rules: dict[Node, str] = field(default_factory=dict)
     _literals: dict[tuple[str, str], Node] = field(default_factory=dict)
@@ -157,26 +165,29 @@ class _TurnMaker:
     def __post_init__(self) -> None:
         self.form = self.scope.form
 
-    def turn(self, position: str, keys: Sequence[MemoryKey]) -> Node:
-        """All that may be said at a position."""
+    def turn(self, position: str, keys: Sequence[MemoryKey], live: Set[str] | None) -> Node:
+        """All that may be said at a position; `live` None: whichever of the keys are live."""
         self.require_room(position, len(keys))
-        successors = self.scope.graph.successors(position)
+        successors = self.scope.graph.successors(position, live)
         headed = self.scope.graph.is_headed(position)
         ways: list[Node] = []
         leading: list[str] = []
-        if successors.steps:
-            calls = choice(*(Call(self._call(step, keys, headed)) for step in successors.steps))
+        if successors.moves:
+            calls = choice(*(self._move(move, keys, headed) for move in successors.moves))
             limit = self.scope.thought_limit(successors)
+            if live is None:  # what is live may leave only one way open
+                limit = max(limit, self.scope.thought_limit(Successors(successors.moves[:1], False)))
             ways.append(sequence(Optional(self._thought(limit)), calls) if limit else calls)
             leading += [THOUGHT] if limit else []
-            leading += [_header_line(step) for step in successors.steps] if headed else []
+            leading += [f"{move.header}\n" for move in successors.moves] if headed else []
         if successors.may_end:
             ways.append(self._answer(leading))
         return choice(*ways)
 
     def require_room(self, position: str, keys: int) -> None:
-        """Raise where a turn at a position passes a bound, or needs a header for which the dialect has no place."""
-        steps = len(self.scope.graph.successors(position).steps)
+        """Raise where a turn at a position passes a bound, or needs what the dialect has no place for."""
+        successors = self.scope.graph.successors(position)
+        steps = len(successors.steps)
         if keys > MAX_KEYS or steps > MAX_STEPS_PER_TURN:
             counts = f"{keys} live keys and {steps} steps"
             raise GrammarTooLargeError(f"a turn with {counts}; the bounds are {MAX_KEYS} and {MAX_STEPS_PER_TURN}")
@@ -201,35 +212,61 @@ class _TurnMaker:
         number = self._answers.setdefault(pattern, len(self._answers) + 1)
         return Leaf("ANSWER" if number == 1 else f"ANSWER_{number}", pattern)
 
-    def _call(self, step: model.Step, keys: Sequence[MemoryKey], headed: bool) -> str:
+    def _move(self, move: Move, keys: Sequence[MemoryKey], headed: bool) -> Node:
+        """A move's call, or its calls, behind its header where it has one."""
+        header = Literal(f"{move.header}\n" if headed else "")
+        return self.scope.dialect.turn(header, self._calls_of(move, keys))
+
+    def _calls_of(self, move: Move, keys: Sequence[MemoryKey]) -> Node:
+        """One of a move's calls, and behind it any of the others where several may be made."""
+        between = self.scope.dialect.between if self.parallel else None
+        ways: list[Node] = []
+        for step in move.callable:
+            call: Node = Call(self._call(step, keys, move.item))
+            rest = move.without(step)
+            more = Optional(sequence(between, Call(self._rest(rest, keys)))) if between is not None and rest.steps else EMPTY
+            ways.append(sequence(call, more))
+        return choice(*ways)
+
+    def _rest(self, move: Move, keys: Sequence[MemoryKey]) -> str:
+        """The rule of the calls of a move that may still be made."""
+        memo = (move.node, move.item, move.done, tuple(key.name for key in keys))
+        if memo not in self._several:
+            done = "_".join(map(str, move.done))
+            rule = self._several[memo] = self._fresh(f"calls_{_rule_name(move.node)}_behind_{done}")
+            self.rules[rule] = EMPTY  # the name is taken
+            self.rules[rule] = self._calls_of(move, keys)
+        return self._several[memo]
+
+    def _call(self, step: model.Step, keys: Sequence[MemoryKey], item: int | None) -> str:
         """The rule of a step's call under these keys."""
-        memo = (step.id, tuple(key.name for key in keys), headed)
+        memo = (step.id, item, tuple(key.name for key in keys))
         if memo not in self._calls:
             assert step.tool is not None
             tool = self.scope.tools[step.tool]
-            called = self.call_of(step, tool, self._arguments(step, tool, keys), headed)
-            rule = self._fresh(f"step_{_rule_name(step.id)}")
-            self.rules[rule] = called
-            self._calls[memo] = rule
+            called = step.id, self.call_of(tool, self._arguments(step, tool, keys, item))
+            if called not in self._call_rules:
+                rule = self._call_rules[called] = self._fresh(f"step_{_rule_name(step.id)}")
+                self.rules[rule] = called[1]
+            self._calls[memo] = self._call_rules[called]
         return self._calls[memo]
 
-    def call_of(self, step: model.Step, tool: Tool, arguments: Node, headed: bool) -> Node:
+    def call_of(self, tool: Tool, arguments: Node) -> Node:
         """A call as the dialect writes it."""
         name = value_literal(tool.name, self.form)
         spelled = name.items[0] if isinstance(name, Choice) else name
         assert isinstance(spelled, Literal)
-        leading = Literal(_header_line(step) if headed else "")
-        return self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments, leading)
+        return self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments)
 
-    def _arguments(self, step: model.Step, tool: Tool, keys: Sequence[MemoryKey]) -> Node:
+    def _arguments(self, step: model.Step, tool: Tool, keys: Sequence[MemoryKey], item: int | None) -> Node:
         self.require_arguments(tool)
         required = set(tool.input_schema.get("required", ()))
         members = []
         for name in tool.parameters:
             source = step.arguments.get(name)
             if not isinstance(source, model.Omit):
-                value = self.argument(step, tool, name, keys)
-                members.append((name, value, name in required or isinstance(source, model.Constant | model.Key)))
+                value = self.argument(step, tool, name, keys, item)
+                members.append((name, value, name in required or isinstance(source, FIXED)))
         return self.schema_compiler(tool).object_of(members)
 
     def require_arguments(self, tool: Tool) -> None:
@@ -246,10 +283,13 @@ class _TurnMaker:
             message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
             raise SchemaError(message, pointer="/required")
 
-    def argument(self, step: model.Step, tool: Tool, name: str, keys: Sequence[MemoryKey]) -> Node:
-        """What may be written for an argument of a step."""
+    def argument(self, step: model.Step, tool: Tool, name: str, keys: Sequence[MemoryKey], item: int | None = None) -> Node:
+        """What may be written for an argument of a step, in a repetition at an item of its list; None: at any."""
+        source = step.arguments.get(name)
         try:
-            return self._value(tool, name, step.arguments.get(name), keys)
+            if isinstance(source, model.Key | model.Item):
+                return self._key(step, source, keys, item)
+            return self._value(tool, name, source, keys)
         except MemoryKeyError as error:
             raise MemoryKeyError(f"{self._where(step)}, argument {name!r}: {error}") from error
         except (SchemaError, GrammarError, RoutineError) as error:
@@ -283,7 +323,7 @@ class _TurnMaker:
         return self._literals[tool.name, name]
 
     def _value(self, tool: Tool, name: str, source: model.Source | None, keys: Sequence[MemoryKey]) -> Node:
-        """What may be written for a parameter: its constant, its key, or a literal of its schema or a compatible key."""
+        """What may be written for a parameter: its constant, a literal of its schema, a compatible key, or either."""
         match source:
             case model.Constant(value):
                 if begins_with_sigil(value, self.form.sigil):
@@ -291,9 +331,6 @@ class _TurnMaker:
                         f"the constant {value!r:.80} reads as a memory key of sigil {self.form.sigil!r}: choose another sigil"
                     )
                 return value_literal(value, self.form)
-            case model.Key(key):
-                live = [known for known in keys if known.name == self._spelled_key(key)]
-                return self._keys(live, f"key {key} is not live")
             case model.Literal():
                 return self.literal(tool, name)
         schema = tool.parameter_schema(name)
@@ -312,9 +349,14 @@ class _TurnMaker:
             self._assignable[memo] = key_is_compatible(key, schema)
         return self._assignable[memo]
 
-    def _spelled_key(self, key: str) -> str:
-        """A key as this scope's sigil writes it; Routines are written with the default sigil."""
-        return self.scope.sigil + key.removeprefix(SIGIL)
+    def _key(self, step: model.Step, source: model.Key | model.Item, keys: Sequence[MemoryKey], item: int | None) -> Node:
+        """The key that a step is bound to."""
+        graph = self.scope.graph
+        wanted = {graph.key_read(step, source, item)}
+        if item is None and (loop := graph.loop_of(step.id)) is not None:
+            wanted = {graph.key_read(step, source, each) for each in range(loop.most)}
+        live = [key for key in keys if self.scope.default_key(key.name) in wanted]
+        return self._keys(live, f"key {graph.key_read(step, source, item)} is not live")
 
     def _keys(self, keys: Sequence[MemoryKey], missing: str) -> Node:
         """Any of these keys, as a JSON string."""
@@ -381,7 +423,7 @@ class _Trial:
         for name in tool.parameters:
             source = step.arguments.get(name)
             try:
-                if not isinstance(source, model.Key | model.AnyKey | model.Omit):
+                if not isinstance(source, model.Key | model.Item | model.AnyKey | model.Omit):
                     self._try_text(step, tool, name, source)
                 if source is None or isinstance(source, model.AnyKey):
                     self._try_keys(step, tool, name)
@@ -409,10 +451,9 @@ class _Trial:
             broken = {text for text, key in suspects.items() if not _compares(self._types[key], schema)}
             self._broken[tool.name, name] = [key for key, text in self._texts.items() if text in broken]
         if broken_keys := self._broken[tool.name, name]:
-            _, sometimes = self._scope.graph.keys_before(step.id)
-            own = {ParsedKey(step.id, variable.name).text() for variable in step.written}
+            _, sometimes = self._scope.graph.keys_at(step.id)
             for key in broken_keys:
-                if _whole_key(key) in sometimes - own:
+                if _whole_key(key) in sometimes:
                     try:
                         key_is_compatible(MemoryKey(key, self._types[key]), schema)
                     except SchemaError as error:
@@ -422,10 +463,9 @@ class _Trial:
     def _measure(self, step: model.Step, tool: Tool) -> None:
         """Count the nodes of a step's call without keys. Raises where a bound is passed."""
         required = set(tool.input_schema.get("required", ()))
-        fixed = (model.Constant, model.Key)
         sources = [(name, step.arguments.get(name)) for name in tool.parameters]
         shape = tuple(
-            (name, isinstance(source, (*fixed, model.AnyKey)), name in required or isinstance(source, fixed))
+            (name, isinstance(source, (*FIXED, model.AnyKey)), name in required or isinstance(source, FIXED))
             for name, source in sources
             if not isinstance(source, model.Omit)
         )
@@ -435,7 +475,7 @@ class _Trial:
             (name, Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name), needed)
             for name, known, needed in shape
         ]
-        node = self._maker.call_of(step, tool, self._maker.schema_compiler(tool).object_of(members), headed=True)
+        node = self._maker.call_of(tool, self._maker.schema_compiler(tool).object_of(members))
         grammar = Grammar(node, reachable(node, self._maker.rules))
         self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(members)
 

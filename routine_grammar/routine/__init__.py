@@ -4,8 +4,9 @@ from routine_grammar.routine.checks import check, key_is_compatible, key_types
 from routine_grammar.routine.drawing import to_mermaid, to_svg
 from routine_grammar.routine.flat import routine_to_flat, to_flat_json
 from routine_grammar.routine.forms import routine_from_document, routine_to_document, to_json, to_yaml
-from routine_grammar.routine.graph import START, Graph, Successors
+from routine_grammar.routine.graph import START, Graph, Move, Successors, Taken
 from routine_grammar.routine.ids import branches_around, header_of, step_id_of
+from routine_grammar.routine.inlining import inlined
 from routine_grammar.routine.keys import (
     SIGIL,
     UNKNOWN,
@@ -23,15 +24,18 @@ from routine_grammar.routine.model import (
     Branch,
     Constant,
     Header,
+    Item,
     Key,
     Literal,
     Omit,
+    Repetition,
     Routine,
     Source,
     Step,
     Thought,
     Variable,
 )
+from routine_grammar.routine.positions import Position, read_position
 from routine_grammar.routine.problems import Origin, Problem
 from routine_grammar.routine.structure import structure_problems
 from routine_grammar.routine.text import to_text
@@ -49,17 +53,22 @@ __all__ = [
     "Constant",
     "Graph",
     "Header",
+    "Item",
     "Key",
     "Literal",
     "MemoryKey",
+    "Move",
     "Omit",
     "Origin",
     "ParsedKey",
+    "Position",
     "Problem",
+    "Repetition",
     "Routine",
     "Source",
     "Step",
     "Successors",
+    "Taken",
     "Thought",
     "Tool",
     "Unknown",
@@ -75,7 +84,9 @@ __all__ = [
     "load_tools",
     "memory_key",
     "misfit",
+    "inlined",
     "parse_key",
+    "read_position",
     "routine_from_document",
     "routine_to_document",
     "routine_to_flat",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +12,20 @@ from itertools import pairwise
 from typing import Any
 
 from routine_grammar.errors import MemoryKeyError, SchemaError, UnsupportedSchemaError
-from routine_grammar.routine.graph import START, Graph
+from routine_grammar.routine.dataflow import written_by
+from routine_grammar.routine.graph import Graph
 from routine_grammar.routine.ids import Path, branches_around, header_of, path_of
-from routine_grammar.routine.keys import UNKNOWN, MemoryKey, ParsedKey, parse_key
-from routine_grammar.routine.model import AnyKey, Constant, Key, Omit, Routine, Source, Step
+from routine_grammar.routine.keys import ERROR_OUTPUT, UNKNOWN, MemoryKey, ParsedKey, parse_key
+from routine_grammar.routine.model import AnyKey, Constant, Item, Key, Omit, Repetition, Routine, Source, Step
 from routine_grammar.routine.problems import Problem, nearest, shown
 from routine_grammar.routine.structure import Finding, as_problems, structure_problems
 from routine_grammar.routine.tools import Tool, schema_at
 from routine_grammar.routine.types import assignable, may_share_values, misfit, value_fits
+from routine_grammar.routine.values import array_of
 
 Schema = Mapping[str, Any]
+
+_LIST: Schema = {"type": "array"}
 
 
 def check(routine: Routine, tools: Sequence[Tool]) -> tuple[Problem, ...]:
@@ -36,7 +39,8 @@ def check(routine: Routine, tools: Sequence[Tool]) -> tuple[Problem, ...]:
 def key_types(graph: Graph, tools: Sequence[Tool]) -> dict[str, Schema | None]:
     """Return the type of every memory key of a Routine (None: any value).
 
-    Missing are keys whose step's tool is not among `tools`, or whose pointer names nothing in its output schema.
+    What the steps of a repetition write is a list, of one item for every pass. Missing are keys whose step's tool is not
+    among `tools`, or whose pointer names nothing in its output schema.
     """
     named = {tool.name: tool for tool in tools}
     types: dict[str, Schema | None] = {
@@ -45,12 +49,18 @@ def key_types(graph: Graph, tools: Sequence[Tool]) -> dict[str, Schema | None]:
     for step in graph.routine:
         if step.tool is None or step.tool not in named:
             continue
-        for variable in step.written:
+        for key, variable in written_by(step):
             try:
-                types[ParsedKey(step.id, variable.name).text()] = named[step.tool].output_type(variable)
+                written = named[step.tool].output_type(variable)
             except SchemaError:
                 continue
+            types[key] = written if graph.loop_of(step.id) is None else array_of(written)
     return types
+
+
+def item_type(whole: Schema | None, item: int) -> Schema | None:
+    """Return the type of one item of a list; raises `SchemaError` where a reference names nothing."""
+    return schema_at(whole or {}, f"/{item}")
 
 
 def key_is_compatible(key: MemoryKey, parameter_schema: Schema) -> bool:
@@ -77,9 +87,14 @@ class _Checks:
             yield ("tools",), f"two tools are named {name!r}", None
         for step in self.routine:
             yield from self._of_step(step)
+            for index, branch in enumerate(step.branches):
+                if branch.for_each is not None:
+                    yield from self._of_repetition(step, index, branch.for_each)
         yield from _unreachable(self.routine.steps)
 
     def _of_step(self, step: Step) -> Iterator[Finding]:
+        if step.routine is not None:
+            yield (*path_of(step.id), "routine"), f"routine {step.routine!r} is not at hand", None
         if step.tool is None:
             return
         path = path_of(step.id)
@@ -107,85 +122,142 @@ class _Checks:
                     yield path, f"constant {shown(value)} does not fit the parameter: {why[:200]}", None
             case Key(key):
                 yield from self._of_key(step, path, key, schema)
+            case Item(key):
+                loop = self.graph.loop_of(step.id)
+                if loop is not None:
+                    yield from self._of_item(step, path, key or loop.over, schema)
             case Omit():
                 if path[-1] in tool.input_schema.get("required", ()):
                     yield path, f"tool {tool.name!r} requires {path[-1]!r}: it can't be left out", None
             case AnyKey():
                 before = sorted(self._written_before(step))
                 # A key without a known type is of a step that has a finding of its own.
-                if not any(key not in self.types or assignable(self.types[key], schema) for key in before):
+                if not any(key not in self.types or assignable(self._type_at(step, key), schema) for key in before):
                     keys = f"always written before: {', '.join(before[:20])}" if before else "none is always written before"
                     yield path, f"no key fits the parameter's type {shown(schema)}; {keys}", None
 
     def _of_key(self, step: Step, path: Path, key: str, schema: Schema) -> Iterator[Finding]:
-        try:
-            parsed = parse_key(key)
-        except MemoryKeyError as error:
-            yield path, str(error), nearest(key, self.graph.variables)
+        parsed = yield from self._of_written(step, path, key)
+        if parsed is None:
             return
         whole = ParsedKey(parsed.step, parsed.name).text()
-        if whole not in self.graph.variables:
-            writer = f"{header_of(parsed.step)} has no output" if parsed.step else "the Routine has no input"
-            yield path, f"nothing writes {key}: {writer} {parsed.name!r}", nearest(whole, self.graph.variables)
-            return
-        if whole not in self._written_before(step):
-            yield path, f"{key} is not written on every path before: {self._why_missing(step, parsed, whole)}", None
-        if whole not in self.types:
-            return
-        have = self.types[whole]
+        have = self._type_at(step, whole)
         if parsed.item is not None:
-            have = have or {}
+            have = self.types[whole] or {}
             if have.get("minItems", 0) <= parsed.item:
                 yield (
                     path,
                     f"{key} may not exist: its list is not declared to have {parsed.item + 1} items (minItems)",
                     None,
                 )
-            have = schema_at(have, f"/{parsed.item}")
+            have = item_type(have, parsed.item)
+        yield from self._of_type(path, key, have, schema)
+
+    def _of_item(self, step: Step, path: Path, key: str, schema: Schema) -> Iterator[Finding]:
+        """What is wrong with reading the current item of the list under a key."""
+        parsed = yield from self._of_written(step, path, key)
+        if parsed is None:
+            return
+        if parsed.item is not None:
+            yield path, f"{key} is an item; expected the key of a whole list", None
+            return
+        have = self.types[key]
+        if not assignable(have, _LIST):
+            yield path, f"{key} is no list: its type is {shown(have)}", None
+            return
+        yield from self._of_type(path, f"an item of {key}", item_type(have, 0), schema)
+
+    def _of_repetition(self, step: Step, index: int, repetition: Repetition) -> Iterator[Finding]:
+        path = (*path_of(step.id), "branches", index, "for_each", "over")
+        before = self._written_before_branch(step, index)
+        parsed = yield from self._of_written(step, path, repetition.over, before)
+        if parsed is None or parsed.item is not None:
+            return
+        have = self.types[repetition.over]
+        if not assignable(have, _LIST):
+            got = "one of no declared type" if have is None else shown(have)
+            yield path, f"{repetition.over} is repeated over: expected a list, got {got}", None
+        elif have is not None and have.get("minItems", 0) > repetition.most:
+            least = have["minItems"]
+            yield path, f"{repetition.over} has {least} items or more, and is repeated over for at most {repetition.most}", None
+
+    def _of_written(
+        self, step: Step, path: Path, key: str, before: frozenset[str] | None = None
+    ) -> Generator[Finding, None, ParsedKey | None]:
+        """Find why a key can't be read by a step; return what it names where its type is known."""
+        try:
+            parsed = parse_key(key)
+        except MemoryKeyError as error:
+            yield path, str(error), nearest(key, self.graph.variables)
+            return None
+        whole = ParsedKey(parsed.step, parsed.name).text()
+        if whole not in self.graph.variables:
+            writer = f"{header_of(parsed.step)} has no output" if parsed.step else "the Routine has no input"
+            yield path, f"nothing writes {key}: {writer} {parsed.name!r}", nearest(whole, self.graph.variables)
+            return None
+        if whole not in (self._written_before(step) if before is None else before):
+            yield path, f"{key} is not written on every path before: {self._why_missing(step, parsed, whole)}", None
+        return parsed if whole in self.types else None
+
+    def _of_type(self, path: Path, key: str, have: Schema | None, schema: Schema) -> Iterator[Finding]:
         if not assignable(have, schema):
             got = "one of no declared type" if have is None else shown(have)
             yield path, f"the type of {key} does not fit the parameter: expected {shown(schema)}, got {got}", None
 
+    def _type_at(self, step: Step, key: str) -> Schema | None:
+        """The type of a whole key where a step reads it: inside its own repetition, that of one item."""
+        loop, writer = self.graph.loop_of(step.id), parse_key(key).step
+        is_own = loop is not None and writer is not None and loop.has(writer)
+        return item_type(self.types[key], 0) if is_own else self.types[key]
+
     def _written_before(self, step: Step) -> frozenset[str]:
-        own = {ParsedKey(step.id, variable.name).text() for variable in step.written}
-        return self.graph.keys_before(step.id)[0] - own
+        return self.graph.keys_at(step.id)[0]
+
+    def _written_before_branch(self, step: Step, index: int) -> frozenset[str]:
+        """The keys that are always written where a repetition below a step begins."""
+        if step.tool is not None:
+            return self._written_before(step) | {ParsedKey(step.id, variable.name).text() for variable in step.written}
+        return self._written_before(_first_call(step.branches[index].steps) or step)
 
     def _why_missing(self, step: Step, key: ParsedKey, whole: str) -> str:
         writer = key.step or ""
         if writer == step.id:
             return "this very step writes it"
-        if whole not in self.graph.keys_before(step.id)[1]:
-            return f"{header_of(writer)} writes it, which does not come before"
-        return f"{header_of(writer)} writes it, which is not done {self._way_around(writer, step.id)}"
+        said = f"{header_of(writer)} writes it"
+        if whole not in self.graph.keys_at(step.id)[1]:
+            return f"{said}, which does not come before"
+        if key.name == ERROR_OUTPUT and self.routine.step(writer).handles_errors:
+            return f"{said} only where its tool fails"
+        if self.routine.step(writer).optional:
+            return f"{said}, which is optional"
+        return f"{said}, which is not done {self._way_around(writer, step.id)}"
 
     def _way_around(self, writer: str, reader: str) -> str:
         """Name the branch by which a run reaches `reader` without `writer`."""
-        passed = self._path_around(writer, reader)
+        passed = self.graph.path_around(writer, reader)
+        if not passed and self.routine.step(writer).handles_errors:
+            return "when its tool fails"
         for check, branch in branches_around(writer):
             if (check, branch) in branches_around(reader):
                 continue
             branches = self.routine.step(check).branches
-            taken = [n for n in range(1, len(branches) + 1) if any(p.startswith(f"{check}-{n}_") for p in passed)]
+            taken = [n for n in range(1, len(branches) + 1) if any(f"{p}_".startswith(f"{check}-{n}_") for p in passed)]
             if taken and taken[0] != branch:
                 return f"when Branch {check}-{taken[0]} is taken"
             if not taken and not branches[-1].otherwise:
                 return f"when no branch of {header_of(check)} is taken"
         return "on another path"
 
-    def _path_around(self, writer: str, reader: str) -> list[str]:
-        """Return the positions of a shortest path from the start to `reader` without `writer`."""
-        came_from: dict[str, str] = {START: START}
-        queue = deque([START])
-        while queue and reader not in came_from:
-            position = queue.popleft()
-            for step in self.graph.successors(position).steps:
-                if step.id != writer and step.id not in came_from:
-                    came_from[step.id] = position
-                    queue.append(step.id)
-        path = [reader] if reader in came_from else []
-        while path and path[-1] != START:
-            path.append(came_from[path[-1]])
-        return path
+
+def _first_call(steps: tuple[Step, ...]) -> Step | None:
+    """The first step of a block that has a tool."""
+    for step in steps:
+        if step.tool is not None:
+            return step
+        for branch in step.branches:
+            if (found := _first_call(branch.steps)) is not None:
+                return found
+    return None
 
 
 def _of_outputs(step: Step, tool: Tool) -> Iterator[Finding]:
@@ -206,10 +278,11 @@ def _of_outputs(step: Step, tool: Tool) -> Iterator[Finding]:
 def _unreachable(steps: tuple[Step, ...]) -> Generator[Finding, None, bool]:
     """Find the first unreachable step of each block; return whether the flow goes on past the block."""
     for index, step in enumerate(steps):
-        goes_on = not any(branch.otherwise for branch in step.branches)
+        goes_on = not step.finish and not any(branch.otherwise for branch in step.branches)
         for branch in step.branches:
-            goes_on |= yield from _unreachable(branch.steps)
-        if goes_on and not step.finish:
+            past = yield from _unreachable(branch.steps)
+            goes_on |= past or branch.for_each is not None or branch.runs is not None
+        if goes_on:
             continue
         if index + 1 < len(steps):
             cause = "finishes the Routine" if step.finish else "has an otherwise, and all its branches finish"

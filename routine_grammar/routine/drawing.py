@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from routine_grammar.routine.graph import START
-from routine_grammar.routine.ids import header_of
+from routine_grammar.routine.ids import branch_id, header_of
 from routine_grammar.routine.model import Branch, Routine, Step
 from routine_grammar.routine.problems import Problem
 
 _END = "end"
 _ELSE = "else"
+_NEXT_ITEM, _NO_ITEM = "next item", "no item left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +27,51 @@ class Edge:
 
 
 def edges(routine: Routine) -> tuple[Edge, ...]:
-    """Return the ways through a Routine in document order, checks without a tool among the steps."""
+    """Return the ways through a Routine in document order, checks without a tool and repetitions among the steps."""
     first = routine.steps[0].id if routine.steps else _END
-    return (Edge(START, first), *_edges(routine.steps, _END))
+    return (Edge(START, first), *_edges(routine.steps, _END, _END))
 
 
-def _edges(steps: Sequence[Step], after: str) -> Iterator[Edge]:
+def _edges(steps: Sequence[Step], after: str, end: str) -> Iterator[Edge]:
     for index, step in enumerate(steps):
         following = steps[index + 1].id if index + 1 < len(steps) else after
+        goes_past = not step.finish
+        for number, branch in enumerate(step.branches, 1):
+            goes_past &= branch.on_error or (branch.is_alternative and not branch.otherwise)
+            yield from _edges_of(step, branch_id(step.id, number), branch, following, end)
         if step.finish:
-            yield Edge(step.id, _END)
-            continue
-        for branch in step.branches:
-            yield Edge(step.id, branch.steps[0].id, _condition(branch))
-            yield from _edges(branch.steps, following)
-        if not any(branch.otherwise for branch in step.branches):
+            yield Edge(step.id, end)
+        elif goes_past:
             yield Edge(step.id, following, _ELSE if step.branches else "")
 
 
-def _condition(branch: Branch) -> str:
-    return "otherwise" if branch.otherwise else f"if {branch.condition}"
+def _edges_of(step: Step, name: str, branch: Branch, following: str, end: str) -> Iterator[Edge]:
+    first, label = branch.steps[0].id, _label(branch)
+    if branch.for_each is not None:
+        yield Edge(step.id, name)
+        yield Edge(name, first, _NEXT_ITEM)
+        yield from _edges(branch.steps, name, end)
+        yield Edge(name, following, _NO_ITEM)
+    elif branch.parallel:
+        for call in branch.steps:
+            yield Edge(step.id, call.id, f"{label}, optional" if call.optional else label)
+            yield Edge(call.id, following)
+        if all(call.optional for call in branch.steps):
+            yield Edge(step.id, following, _ELSE)
+    else:
+        yield Edge(step.id, first, label)
+        yield from _edges(branch.steps, following, following if branch.runs is not None else end)
+
+
+def _label(branch: Branch) -> str:
+    """When a branch is taken."""
+    if branch.for_each is not None:
+        return f"for each item of {branch.for_each.over}, at most {branch.for_each.most}"
+    if branch.runs is not None:
+        return f"routine {branch.runs}"
+    if branch.condition is not None:
+        return f"if {branch.condition}"
+    return "otherwise" if branch.otherwise else "on error" if branch.on_error else "in parallel"
 
 
 def to_mermaid(routine: Routine, problems: Sequence[Problem] = ()) -> str:
@@ -53,11 +79,14 @@ def to_mermaid(routine: Routine, problems: Sequence[Problem] = ()) -> str:
     told = _by_step(problems)
     lines = ["flowchart TD", f'    {_node_id(START)}(["{_mermaid(routine.name)}"])']
     for step in routine:
-        texts = [f"{header_of(step.id)}. {step.name}", *([step.tool] if step.tool else []), *told.get(step.id, ())]
+        texts = [f"{header_of(step.id)}. {step.name}", *_used(step), *told.get(step.id, ())]
         label = "<br/>".join(_mermaid(text) for text in texts)
         opening, closing = ("{{", "}}") if step.tool is None else ("[", "]")
         mark = ":::problem" if step.id in told else ""
         lines.append(f'    {_node_id(step.id)}{opening}"{label}"{closing}{mark}')
+        for number, branch in enumerate(step.branches, 1):
+            if branch.for_each is not None:
+                lines.append(f'    {_node_id(branch_id(step.id, number))}{{{{"{_mermaid(_label(branch))}"}}}}')
     lines.append(f"    {_node_id(_END)}(( ))")
     for edge in edges(routine):
         label = f'|"{_mermaid(edge.label)}"|' if edge.label else ""
@@ -66,6 +95,11 @@ def to_mermaid(routine: Routine, problems: Sequence[Problem] = ()) -> str:
         lines.append("    classDef problem stroke:#c00,stroke-width:3px")
     lines += [f"    %% {_mermaid(text)}" for text in told.get("", ())]
     return "\n".join(lines) + "\n"
+
+
+def _used(step: Step) -> list[str]:
+    """The tool that a step uses, or the Routine that it runs."""
+    return [step.tool] if step.tool else [f"routine {step.routine}"] if step.routine else []
 
 
 def _by_step(problems: Sequence[Problem]) -> dict[str, list[str]]:
@@ -141,10 +175,16 @@ class _Card:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Cards below each other, entered under a label."""
+    """Cards below each other, entered under a label.
+
+    `ends`: what has this label is the end. `comes_back`: the flow goes on behind it, even where a card finishes.
+    """
 
     label: tuple[_Text, ...]
     cards: tuple[_Card, ...]
+    ends: bool = False
+    comes_back: bool = False
+    repeats: bool = False
 
     @property
     def width(self) -> float:
@@ -162,7 +202,7 @@ class _Column:
 
     @property
     def goes_on(self) -> bool:
-        return all(card.goes_on for card in self.cards)
+        return not self.ends and (self.comes_back or all(card.goes_on for card in self.cards))
 
 
 def _width(lines: Sequence[_Text]) -> float:
@@ -189,17 +229,25 @@ def to_svg(routine: Routine, problems: Sequence[Problem] = ()) -> str:
 
 def _card(step: Step, told: dict[str, list[str]]) -> _Card:
     lines = [_Text(line, "head") for line in textwrap.wrap(f"{header_of(step.id)}. {step.name}", _WIDE)]
-    if step.tool is not None:
-        lines += [_Text(line, "tool") for line in textwrap.wrap(step.tool, _WIDE) or [""]]
+    lines += [_Text(line, "tool") for used in _used(step) for line in textwrap.wrap(used, _WIDE) or [""]]
     lines += [_Text(line, "told") for text in told.get(step.id, ()) for line in textwrap.wrap(text, 2 * _WIDE)]
-    columns = [
-        _Column(tuple(_labelled(_condition(branch))), tuple(_card(inner, told) for inner in branch.steps))
-        for branch in step.branches
-    ]
-    if columns and not step.branches[-1].otherwise:
-        columns.append(_Column(tuple(_labelled(_ELSE)), ()))
+    columns = [column for branch in step.branches for column in _columns(branch, told)]
+    if columns and all(branch.on_error or (branch.is_alternative and not branch.otherwise) for branch in step.branches):
+        columns.append(_Column(tuple(_labelled(_END if step.finish else _ELSE)), (), ends=step.finish))
     style = ("check" if step.tool is None else "step") + (" bad" if step.id in told else "")
-    return _Card(tuple(lines), style, tuple(columns), step.finish)
+    return _Card(tuple(lines), style, tuple(columns), step.finish and not columns)
+
+
+def _columns(branch: Branch, told: dict[str, list[str]]) -> Iterator[_Column]:
+    """The columns of a branch: of calls in parallel, one each."""
+    if branch.parallel:
+        for call in branch.steps:
+            label = f"{_label(branch)}, optional" if call.optional else _label(branch)
+            yield _Column(tuple(_labelled(label)), (_card(call, told),))
+        return
+    cards = tuple(_card(inner, told) for inner in branch.steps)
+    comes_back = branch.for_each is not None or branch.runs is not None
+    yield _Column(tuple(_labelled(_label(branch))), cards, comes_back=comes_back, repeats=branch.for_each is not None)
 
 
 def _labelled(text: str) -> Iterator[_Text]:
@@ -253,6 +301,9 @@ class _Drawing:
             ends = self.column(column, middle, y + _GAP / 2)
             if column.goes_on:
                 self.way((middle, ends), (middle, bottom), (x, bottom))
+            if column.repeats:
+                side, first = column_left - _COLUMN_GAP / 3, y + _GAP / 2 + column.label_height + _GAP / 3
+                self.way((middle, ends + 4), (side, ends + 4), (side, first), (middle, first), arrow=True)
             column_left += column.width + _COLUMN_GAP
         return bottom
 

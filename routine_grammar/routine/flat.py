@@ -3,7 +3,8 @@
 Only a row's id tells where its step belongs: a branch's step that ends the Routine has type `finish` and no longer
 `branchnode`. The condition of a branch stands in the description of its first step, "If <condition>, <description>". What
 rows of the planner don't have stands in fields of ours: `if` and `otherwise` where a description can't hold the condition,
-`arguments` and `outputs`; what is said of the whole Routine stands around the rows, then under `steps`.
+`on_error`, `for_each`, `parallel` and `runs` in the first step of such a branch, `routine`, `optional`, `arguments` and
+`outputs`; what is said of the whole Routine stands around the rows, then under `steps`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from routine_grammar.routine.model import Routine
 from routine_grammar.routine.outline import Outline, default_name
 from routine_grammar.routine.problems import MAX_REPORTED, nearest, shown
 
-_FIELDS = frozenset(("step", "name", "description", "tool", "type", "arguments", "outputs", "if", "otherwise"))
+_GUARDS = ("if", "otherwise", "on_error", "for_each", "parallel", "runs")
+_BESIDE = ("routine", "optional", "arguments", "outputs")
+_FIELDS = frozenset(("step", "name", "description", "tool", "type", *_BESIDE, *_GUARDS))
 _CONDITION = re.compile(r"[Ii]f ([^,]*[^,\s])(?:, (.*))?", re.DOTALL)
 _OTHERWISE = re.compile(r"[Oo]therwise(?:, (.*))?", re.DOTALL)
 
@@ -120,8 +123,8 @@ def _hint(text: Any, known: Iterable[str]) -> str:
 
 def _take_guard(fields: dict[str, Any]) -> dict[str, Any]:
     """Take the condition of a branch out of the fields of its first step."""
-    if "if" in fields or "otherwise" in fields:
-        return {name: fields.pop(name) for name in ("if", "otherwise") if name in fields}
+    if any(name in fields for name in _GUARDS):
+        return {name: fields.pop(name) for name in _GUARDS if name in fields}
     guard, fields["description"] = _guard_in(fields.get("description"))
     return guard
 
@@ -143,12 +146,12 @@ def _rows(steps: list[dict[str, Any]], prefix: str, in_branch: bool) -> Iterator
 
 
 def _rows_of(step: dict[str, Any], step_id: str, in_branch: bool, guard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    fields = {name: step[name] for name in ("arguments", "outputs") if name in step}
+    fields = {name: step[name] for name in _BESIDE if name in step}
     description, beside = _guarded(step.get("description", ""), guard)
     tool = step.get("tool")
     if step.get("finish"):
         row_type = RowType.FINISH
-    elif tool is None:
+    elif tool is None and "routine" not in step:
         row_type = RowType.BRANCH
     else:
         row_type = RowType.BRANCHNODE if in_branch else RowType.NODE
@@ -156,7 +159,7 @@ def _rows_of(step: dict[str, Any], step_id: str, in_branch: bool, guard: Mapping
     yield {name: value for name, value in row.items() if value is not None} | dict(beside) | fields
     for number, branch in enumerate(step.get("branches", ()), 1):
         first, *others = branch["steps"]
-        own = {name: branch[name] for name in ("if", "otherwise") if name in branch}
+        own = {name: branch[name] for name in _GUARDS if name in branch}
         yield from _rows_of(first, f"{step_id}-{number}_1", True, own)
         for place, other in enumerate(others, 2):
             yield from _rows_of(other, f"{step_id}-{number}_{place}", True, {})
@@ -164,8 +167,8 @@ def _rows_of(step: dict[str, Any], step_id: str, in_branch: bool, guard: Mapping
 
 def _guarded(description: str, guard: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return a description with the condition in it, or, where it can't be read back from there, with fields beside it."""
-    if not guard:
-        return description, {}
+    if not guard.keys() & {"if", "otherwise"}:
+        return description, guard
     words = "Otherwise" if "otherwise" in guard else f"If {guard['if']}"
     said = f"{words}, {description}" if description else words
     try:

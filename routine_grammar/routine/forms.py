@@ -2,7 +2,7 @@
 
 An input or output is a JSON Schema whose `description` and (for outputs) `pointer` are ours, not the schema's; in the
 long form the schema stands under `schema`. With neither a `schema` nor another keyword, no type is declared. An
-argument is {const: value}, {key: memory_…}, `key` (any compatible key) or `literal`.
+argument is {const: value}, {key: memory_…}, `key` (any compatible key), `item`, {item: memory_…}, `literal` or `omit`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from routine_grammar.routine.model import (
     Branch,
     Constant,
     Header,
+    Item,
     Key,
     Literal,
     Omit,
+    Repetition,
     Routine,
     Source,
     Step,
@@ -52,11 +54,15 @@ def _source(value: object) -> Source:
             return Literal()
         case "omit":
             return Omit()
+        case "item":
+            return Item()
         case {"const": constant, **other} if not other:
             return Constant(constant)
         case {"key": str(key), **other} if not other:
             return Key(key)
-    raise _refusal("{const: value}, {key: memory_…}, key, literal or omit", value)
+        case {"item": str(key), **other} if not other:
+            return Item(key)
+    raise _refusal("{const: value}, {key: memory_…}, {item: memory_…}, key, item, literal or omit", value)
 
 
 def _variable_fields(value: object) -> dict[str, Any]:
@@ -90,9 +96,18 @@ class _ThoughtForm(_Form):
     branch: int = Thought().branch
 
 
+class _RepetitionForm(_Form):
+    over: str
+    most: int
+
+
 class _BranchForm(_Form):
     condition: str | None = Field(default=None, alias="if")
     otherwise: bool = False
+    on_error: bool = False
+    for_each: _RepetitionForm | None = None
+    parallel: bool = False
+    runs: str | None = None
     steps: list[_StepForm]
 
 
@@ -100,6 +115,8 @@ class _StepForm(_Form):
     name: str
     description: str = ""
     tool: str | None = None
+    routine: str | None = None
+    optional: bool = False
     arguments: dict[str, Annotated[Any, PlainValidator(_source)]] = {}
     outputs: dict[str, Annotated[Any, PlainValidator(_variable_fields)]] = {}
     branches: list[_BranchForm] = []
@@ -170,10 +187,22 @@ def _step(form: _StepForm) -> Step:
         tool=form.tool,
         arguments=form.arguments,
         outputs=_variables(form.outputs),
-        branches=tuple(
-            Branch(branch.condition, branch.otherwise, tuple(_step(step) for step in branch.steps)) for branch in form.branches
-        ),
+        branches=tuple(_branch(branch) for branch in form.branches),
         finish=form.finish,
+        routine=form.routine,
+        optional=form.optional,
+    )
+
+
+def _branch(form: _BranchForm) -> Branch:
+    return Branch(
+        condition=form.condition,
+        otherwise=form.otherwise,
+        steps=tuple(_step(step) for step in form.steps),
+        on_error=form.on_error,
+        for_each=None if form.for_each is None else Repetition(form.for_each.over, form.for_each.most),
+        parallel=form.parallel,
+        runs=form.runs,
     )
 
 
@@ -186,6 +215,8 @@ def _step_document(step: Step) -> dict[str, Any]:
         "name": step.name,
         "description": step.description,
         "tool": step.tool,
+        "routine": step.routine,
+        "optional": step.optional,
         "arguments": {name: _source_document(source) for name, source in step.arguments.items()},
         "outputs": _variables_document(step.outputs),
         "branches": [_branch_document(branch) for branch in step.branches],
@@ -198,6 +229,10 @@ def _branch_document(branch: Branch) -> dict[str, Any]:
     document = {
         "if": branch.condition,
         "otherwise": branch.otherwise,
+        "on_error": branch.on_error,
+        "for_each": None if branch.for_each is None else {"over": branch.for_each.over, "most": branch.for_each.most},
+        "parallel": branch.parallel,
+        "runs": branch.runs,
         "steps": [_step_document(step) for step in branch.steps],
     }
     return _without_empty(document, keep=("steps",))
@@ -211,6 +246,8 @@ def _source_document(source: Source) -> Any:
             return {"key": key}
         case AnyKey():
             return "key"
+        case Item(item):
+            return "item" if item is None else {"item": item}
         case Literal():
             return "literal"
         case Omit():
@@ -257,5 +294,5 @@ def _fields_at(path: Path) -> list[str]:
     if path == ("thought",):
         form = _ThoughtForm
     elif path:
-        form = _StepForm if path[-2] == "steps" else _BranchForm
+        form = _RepetitionForm if path[-1] == "for_each" else _StepForm if path[-2] == "steps" else _BranchForm
     return [field.alias or name for name, field in form.model_fields.items()]

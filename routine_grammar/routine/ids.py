@@ -13,13 +13,24 @@ from routine_grammar.errors import RoutineError
 Path = tuple[str | int, ...]
 
 _NUMBER = "[1-9][0-9]*"
-_STEP_ID = re.compile(f"{_NUMBER}(?:-{_NUMBER}_{_NUMBER})*")
+STEP_ID = f"{_NUMBER}(?:-{_NUMBER}_{_NUMBER})*"
+_STEP_ID = re.compile(STEP_ID)
 _HEADER = re.compile(f"Step ({_NUMBER})|Branch ({_STEP_ID.pattern}-{_NUMBER}) Step ({_NUMBER})")
 
 
 def branch_step_id(step_id: str, branch: int, number: int) -> str:
     """Return the id of a step of a branch; both numbers count from 1."""
     return f"{step_id}-{branch}_{number}"
+
+
+def branch_id(step_id: str, branch: int) -> str:
+    """Return the id of a branch, which counts from 1: "2-1"."""
+    return f"{step_id}-{branch}"
+
+
+def branch_header(branch: str) -> str:
+    """Return the header of a branch that is taken as a whole: "Branch 2-1"."""
+    return f"Branch {branch}"
 
 
 def header_of(step_id: str) -> str:

@@ -20,6 +20,7 @@ from routine_grammar.routine.parsers import load_parser
 
 SIGIL = "memory_"
 IMPLICIT_OUTPUT = "result"
+ERROR_OUTPUT = "error"  # what a tool said as it failed, where the Routine goes on behind that
 MAX_NAME_LENGTH = 64
 MAX_KEY_LENGTH = 512
 NAME_RULE = f"a-z, 0-9 and '_', at most {MAX_NAME_LENGTH} of them, beginning with a letter, not ending in '_' or '_<digits>'"

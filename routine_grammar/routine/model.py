@@ -1,8 +1,12 @@
-"""The Routine: ordered steps, each one use of a tool, with branches under conditions. Knows no tool but by its name.
+"""The Routine: ordered steps, each one use of a tool, with branches below them. Knows no tool but by its name.
 
 run     a step's tool runs, then its branches are considered: at most one is taken, `otherwise` where no condition holds
 resume  a branch that ends without `finish` resumes at the step after the branching one, at that one's level
 end     after a step with `finish`, or past the mainline's last step
+fail    where the tool failed, `on_error` is taken and no other branch; without one, a run ends there
+repeat  the steps of `for_each` run once for every item of a list, in its order
+at once the calls of `parallel` are made in any order, one or more in a turn, each at most once
+call    the steps of `runs` are another Routine's; `finish` ends that one only
 """
 
 from __future__ import annotations
@@ -22,13 +26,16 @@ from routine_grammar.routine.problems import Origin, nearest, problem_at, refuse
 
 MAX_NESTING = 16
 MAX_STEPS = 2_000
+MAX_REPETITIONS = 1_000
+MAX_PARALLEL = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
     """An input of a Routine or an output of a step.
 
-    `schema` None: no type is declared. `pointer`: JSON Pointer into the tool's result, "" for all of it.
+    `schema` None: no type is declared. `pointer`: JSON Pointer into the tool's result, "" for all of it; in it, `*` is every
+    item of a list, so that what it names is a list too.
     """
 
     name: str
@@ -57,6 +64,13 @@ class AnyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """Inside a repetition: the item that it is at, of its own list or of another one (`key`)."""
+
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Literal:
     """An argument that the model writes, never a key."""
 
@@ -66,23 +80,46 @@ class Omit:
     """An optional argument that is left out."""
 
 
-Source = Constant | Key | AnyKey | Literal | Omit
+Source = Constant | Key | AnyKey | Item | Literal | Omit
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """The key of the list that steps are repeated over, and the most items that it may have."""
+
+    over: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Steps to take under a condition, or otherwise."""
+    """Steps, and when they are taken; exactly one of the other fields says so.
+
+    `condition`, `otherwise`, `on_error`: instead of what else may follow the step. `for_each`, `parallel` and `runs` (the
+    name of the Routine whose steps these are): always.
+    """
 
     condition: str | None = None
     otherwise: bool = False
     steps: tuple[Step, ...] = ()
+    on_error: bool = False
+    for_each: Repetition | None = None
+    parallel: bool = False
+    runs: str | None = None
+
+    @property
+    def is_alternative(self) -> bool:
+        """Whether the steps are one way among others to go on from a step whose tool did not fail."""
+        return self.condition is not None or self.otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One use of a tool; without a tool, an announced check that only branches and takes no turn.
 
-    An argument that is not listed is a literal or any live key of a compatible type. The Routine computes `id`.
+    An argument that is not listed is a literal or any live key of a compatible type. `routine`: in place of a tool, the
+    Routine to run, its inputs among the arguments. `optional`: a call of a parallel block that need not be made. The Routine
+    computes `id`.
     """
 
     id: str
@@ -93,6 +130,8 @@ class Step:
     outputs: tuple[Variable, ...] = ()
     branches: tuple[Branch, ...] = ()
     finish: bool = False
+    routine: str | None = None
+    optional: bool = False
 
     @property
     def written(self) -> tuple[Variable, ...]:
@@ -100,6 +139,11 @@ class Step:
         if self.tool is None:
             return ()
         return self.outputs or (Variable(IMPLICIT_OUTPUT),)
+
+    @property
+    def handles_errors(self) -> bool:
+        """Whether the Routine goes on where the step's tool fails."""
+        return any(branch.on_error for branch in self.branches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lark import Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
@@ -18,8 +18,10 @@ from routine_grammar.routine.documents import Document, parse_json
 from routine_grammar.routine.ids import Path, header_of, path_of, step_id_of
 from routine_grammar.routine.model import (
     AnyKey,
+    Branch,
     Constant,
     Header,
+    Item,
     Key,
     Literal,
     Omit,
@@ -37,13 +39,17 @@ MAX_LINES = 10_000
 
 _BEGINNINGS = (
     "a line that begins with Step <n>., Branch <id> Step <i>., Argument, Output, Finish, "
-    "Routine:, Description:, Input, Thought: or Header:"
+    "Optional, Routine:, Description:, Input, Thought: or Header:"
 )
 _EXPECTED = {
     "BARE_NAME": "the step's name",
     "COLON": "':'",
     "IF": "'If <condition>,'",
     "OTHERWISE": "'Otherwise,'",
+    "ON": "'On error,'",
+    "FOR": "'For each item of <key> (at most <n>),'",
+    "IN": "'In parallel,'",
+    "MOST": "'(at most <n>)'",
     "TOOL": "the tool's name",
     "LABEL": "the parameter's name",
     "NAME": "a name",
@@ -63,9 +69,10 @@ _EXPECTED = {
     "LITERAL": "'literal'",
     "OMIT": "'omit'",
     "ANY": "'any key'",
+    "ITEM": "'item'",
     "$END": "the end of the line",
 }
-_ENDS_LIKE_A_TOOL = re.compile(r"[Uu]se the .*tool\.?$")
+_ENDS_LIKE_A_USE = re.compile(r"([Uu]se the .*tool|[Rr]un the .*routine)\.?$")
 
 
 def read_text(text: str, file: str) -> Document:
@@ -129,8 +136,8 @@ class _Reader:
                 self._detail(number, _token_value(first), _source(parts), "arguments")
             case "output":
                 self._detail(number, parts.pop("name"), _variable(parts), "outputs")
-            case "finish":
-                self._detail(number, "finish", True)
+            case "finish" | "optional":
+                self._detail(number, str(tree.data), True)
             case "input":
                 self._set(number, self._routine, (), parts.pop("name"), _variable(parts), "inputs")
             case "thought":
@@ -143,10 +150,8 @@ class _Reader:
     def _add_step(self, number: int, step_id: str, parts: dict[str, Any]) -> None:
         self._step = None
         step = {"name": parts["step_name"], "description": parts.get("text", "")}
-        if "tool" in parts:
-            step["tool"] = parts["tool"]
-        guard = {"otherwise": True} if "otherwise" in parts else {"if": parts.get("condition")}
-        self._outline.place(step_id, step, guard)
+        step |= {field: parts[field] for field in ("tool", "routine") if field in parts}
+        self._outline.place(step_id, step, _guard(parts))
         self._step = (step_id, step)
         self._lines[path_of(step_id)] = number
 
@@ -167,7 +172,18 @@ class _Reader:
 
 
 def _value(tree: Tree[Token]) -> Any:
-    return _token_value(tree.children[0]) if tree.children else True
+    values = [_token_value(child) for child in tree.children]
+    return True if not values else values[0] if len(values) == 1 else values
+
+
+def _guard(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """When the branch that a step begins is taken."""
+    match parts:
+        case {"for_each": [over, most]}:
+            return {"for_each": {"over": over, "most": int(most)}}
+        case {"condition": condition}:
+            return {"if": condition}
+    return {field: parts[field] for field in ("otherwise", "on_error", "parallel", "runs") if field in parts}
 
 
 def _token_value(token: Tree[Token] | Token | None) -> Any:
@@ -186,7 +202,10 @@ def _source(parts: dict[str, Any]) -> Any:
             return {"const": value}
         case {"key": key}:
             return {"key": key}
-    return next(word for rule, word in (("any_key", "key"), ("omit", "omit"), ("literal", "literal")) if rule in parts)
+        case {"item": str(key)}:
+            return {"item": key}
+    words = {"any_key": "key", "item": "item", "omit": "omit", "literal": "literal"}
+    return next(word for rule, word in words.items() if rule in parts)
 
 
 def _variable(parts: dict[str, Any]) -> dict[str, Any]:
@@ -223,31 +242,44 @@ def to_text(routine: Routine) -> str:
 
 
 def _step_lines(step: Step, indent: str, guard: str) -> Iterator[str]:
-    body = guard + _body(step.description, step.tool)
+    body = guard + _body(step)
     yield f"{indent}{header_of(step.id)}. {_bare(step.name, ':')}" + (f": {body.strip()}" if body else "")
     deeper = indent + "    "
     for name, source in step.arguments.items():
         yield f"{deeper}Argument {_bare(name, ' :')}: {_source_text(source)}"
     for variable in step.outputs:
         yield f"{deeper}Output {variable.name}{_variable_text(variable)}"
-    if step.finish:
-        yield f"{deeper}Finish."
+    for field in ("optional", "finish"):
+        if getattr(step, field):
+            yield f"{deeper}{field.capitalize()}."
     for branch in step.branches:
-        guard = "Otherwise, " if branch.otherwise else f"If {_bare(branch.condition or '', ',')}, "
-        for first, inner in enumerate(branch.steps):
-            yield from _step_lines(inner, deeper, "" if first else guard)
+        for place, inner in enumerate(branch.steps):
+            yield from _step_lines(inner, deeper, "" if place else _guard_text(branch))
 
 
-def _body(description: str, tool: str | None) -> str:
-    text = _bare(description) if description else ""
-    if description and (_ENDS_LIKE_A_TOOL.search(text) or text[0] in ";," or text[-1] in ";,"):
-        text = json.dumps(description, ensure_ascii=False)
-    if tool is None:
+def _guard_text(branch: Branch) -> str:
+    if branch.for_each is not None:
+        return f"For each item of {_bare(branch.for_each.over, ' ')} (at most {branch.for_each.most}), "
+    if branch.condition is not None:
+        return f"If {_bare(branch.condition, ',')}, "
+    if branch.runs is not None:
+        return f"In the {_bare(branch.runs, ' ')} routine, "
+    return "Otherwise, " if branch.otherwise else "On error, " if branch.on_error else "In parallel, "
+
+
+def _body(step: Step) -> str:
+    text = _bare(step.description) if step.description else ""
+    if step.description and (_ENDS_LIKE_A_USE.search(text) or text[0] in ";," or text[-1] in ";,"):
+        text = json.dumps(step.description, ensure_ascii=False)
+    if step.tool is not None:
+        verb, rest = "use", f"the {_bare(step.tool, ' `')} tool."
+    elif step.routine is not None:
+        verb, rest = "run", f"the {_bare(step.routine, ' `')} routine."
+    else:
         return text
-    named = f"the {_bare(tool, ' `')} tool."
     if not text:
-        return f"use {named}"
-    return f"{text} Use {named}" if text[-1] in '.!?"' else f"{text}; use {named}"
+        return f"{verb} {rest}"
+    return f"{text} {verb.capitalize()} {rest}" if text[-1] in '.!?"' else f"{text}; {verb} {rest}"
 
 
 def _variable_text(variable: Variable) -> str:
@@ -265,6 +297,8 @@ def _source_text(source: Source) -> str:
             return f"key {_bare(key, ' ')}"
         case AnyKey():
             return "any key"
+        case Item(item):
+            return "item" if item is None else f"item of {_bare(item, ' ')}"
         case Literal():
             return "literal"
         case Omit():

@@ -6,7 +6,7 @@ Read from an SDK's object or from recorded JSON; what is malformed is a `ToolErr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from routine_grammar.errors import SchemaError, ToolError
 from routine_grammar.routine.model import Variable
 from routine_grammar.routine.types import TEXT
-from routine_grammar.routine.values import pointer_parts, resolve, schema_problem, subschema
+from routine_grammar.routine.values import EVERY_ITEM, array_of, pointer_parts, resolve, schema_problem, subschema
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_TOOL_NAME_LENGTH = 128
@@ -82,8 +82,11 @@ def schema_at(root: Mapping[str, Any], pointer: str) -> Mapping[str, Any] | None
 
     Raises `SchemaError` where an object's schema lists its properties and the pointer's is not among them.
     """
-    part: Any = root
-    for name in pointer_parts(pointer):
+    return _schema_at(root, root, pointer_parts(pointer), pointer)
+
+
+def _schema_at(root: Mapping[str, Any], part: Any, names: Sequence[str], pointer: str) -> Mapping[str, Any] | None:
+    for place, name in enumerate(names):
         for _ in range(100):
             if not isinstance(part, Mapping) or "$ref" not in part:
                 break
@@ -94,6 +97,8 @@ def schema_at(root: Mapping[str, Any], pointer: str) -> Mapping[str, Any] | None
             part = part["properties"][name]
         elif "properties" in part and not part.get("additionalProperties"):
             raise SchemaError(f"no property {name!r}; there are {', '.join(part['properties'])}", pointer=pointer)
+        elif name == EVERY_ITEM and isinstance(part.get("items"), Mapping):
+            return array_of(_schema_at(root, part["items"], names[place + 1 :], pointer))
         elif name.isdecimal() and isinstance(part.get("items"), Mapping):
             part = part["items"]
         else:

@@ -7,7 +7,7 @@ which may take exponential time: a value that they decide on can't be judged. Kn
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote
@@ -20,6 +20,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+
+EVERY_ITEM = "*"  # in a pointer
 
 _DATA_KEYWORDS = frozenset({"const", "enum", "default", "examples"})
 _MATCHING = ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties")  # they run regular expressions
@@ -68,11 +70,19 @@ def resolve(ref: str, root: Mapping[str, Any]) -> Any:
 
 
 def at_pointer(document: Any, pointer: str) -> Any:
-    """Return what a JSON Pointer names in a JSON document; raises `SchemaError` where it names nothing."""
-    found = document
-    for part in pointer_parts(pointer):
+    """Return what a JSON Pointer names in a JSON document; raises `SchemaError` where it names nothing.
+
+    Where a list is, `*` names every item of it: the rest of the pointer is looked up in each, and a list comes back.
+    """
+    return _at(document, pointer_parts(pointer), pointer)
+
+
+def _at(found: Any, parts: Sequence[str], pointer: str) -> Any:
+    for place, part in enumerate(parts):
         if isinstance(found, Mapping) and part in found:
             found = found[part]
+        elif isinstance(found, list) and part == EVERY_ITEM:
+            return [_at(item, parts[place + 1 :], pointer) for item in found]
         elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
             found = found[int(part)]
         else:
@@ -96,6 +106,15 @@ def subschema(root: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
     if '"$ref"' not in json.dumps(part):
         return dict(part)
     return {**_rerooted(part), "$defs": {"root": _rerooted(root)}}
+
+
+def array_of(items: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the type of a list of values of a type."""
+    if not items:
+        return {"type": "array"}
+    if '"$ref"' not in json.dumps(items):
+        return {"type": "array", "items": items}
+    return {"type": "array", "items": {"$ref": "#/$defs/root"}, "$defs": {"root": _rerooted(items)}}
 
 
 def _rerooted(schema: Any) -> Any:

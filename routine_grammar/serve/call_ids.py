@@ -9,7 +9,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-_ID = re.compile(r"rg\.([A-Za-z][A-Za-z0-9_-]{0,63})\.([0-9a-f]{8})\.([0-9_-]{1,200})\.([0-9a-f]{12})")
+_ID = re.compile(r"rg\.([A-Za-z][A-Za-z0-9_-]{0,63})\.([0-9a-f]{8})\.([0-9_+@-]{1,200})\.([0-9a-f]{12})")
 
 
 @dataclass(frozen=True, slots=True)

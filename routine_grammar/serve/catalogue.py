@@ -30,7 +30,7 @@ class Catalogue:
     tools: tuple[Tool, ...]
     routines: dict[str, CompiledRoutine]
     added_tokens: tuple[str, ...] = ()
-    _turns: OrderedDict[tuple[str, str, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
+    _turns: OrderedDict[tuple[str, str, bool, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, name: str) -> CompiledRoutine:
@@ -42,15 +42,15 @@ class Catalogue:
             raise RoutineError(f"there is no routine {name!r:.80}; there are {known}{hint}")
         return self.routines[name]
 
-    def turn(self, name: str, position: str | None, keys: Sequence[MemoryKey]) -> Turn:
-        """The turn of a Routine; turns that were taken before are kept."""
+    def turn(self, name: str, position: str | None, keys: Sequence[MemoryKey], parallel: bool = True) -> Turn:
+        """The turn of a Routine; turns that were taken before are kept. `parallel`: it may have several calls."""
         compiled = self.get(name)
-        memo = (name, START if position is None else position, tuple((key.name, repr(key.schema)) for key in keys))
+        memo = (name, START if position is None else position, parallel, tuple((key.name, repr(key.schema)) for key in keys))
         with self._lock:
             if memo in self._turns:
                 self._turns.move_to_end(memo)
                 return self._turns[memo]
-        turn = compiled.turn(position, keys)
+        turn = compiled.turn(position, keys, parallel=parallel)
         with self._lock:
             self._turns[memo] = turn
             while len(self._turns) > MAX_TURNS:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from routine_grammar.errors import RoutineError
-from routine_grammar.routine.graph import START, Graph
+from routine_grammar.routine.graph import START, Graph, Taken
 from routine_grammar.serve.call_ids import read_call_id
 
 
@@ -21,34 +21,43 @@ def position_of(graph: Graph, messages: Iterable[Mapping[str, Any]]) -> str:
     """
     positions = {START}
     for message in messages:
-        if message.get("role") != "assistant":
-            continue
-        for call in message.get("tool_calls") or ():
-            positions = _after(graph, positions, call, message)
+        if message.get("role") == "assistant" and message.get("tool_calls"):
+            positions = _after(graph, positions, message)
     if len(positions) > 1:
         raise RoutineError(f"the calls so far fit the positions {', '.join(sorted(positions))}: give `routine.position`")
     return positions.pop()
 
 
-def _after(graph: Graph, positions: set[str], call: Any, message: Mapping[str, Any]) -> set[str]:
-    call_id, name = call.get("id"), (call.get("function") or {}).get("name")
-    known = read_call_id(call_id)
-    if known is not None:
-        return {_checked(graph, known.routine, known.version, known.position, str(call_id))}
-    content = message.get("content")
-    after = set()
-    for position in positions:
-        try:
-            after.add(graph.step_taken(position, content if isinstance(content, str) else None, str(name)).id)
-        except RoutineError:
+def _after(graph: Graph, positions: set[str], message: Mapping[str, Any]) -> set[str]:
+    """The positions behind all calls of a message; behind the first, one that a Routine allows in the same turn may follow."""
+    before: list[str | Taken] = [*positions]
+    for call in message["tool_calls"]:
+        call_id, name = call.get("id"), str((call.get("function") or {}).get("name"))
+        known = read_call_id(call_id)
+        if known is not None:
+            before = [_checked(graph, known.routine, known.version, known.position, str(call_id))]
             continue
-    if not after:
-        legal = sorted({step.tool or "" for position in positions for step in graph.successors(position).steps})
-        raise RoutineError(
-            f"the call of {str(name)!r:.80} (id {str(call_id)!r:.80}) is no step of routine {graph.routine.name!r} that may "
-            f"come there; legal are {', '.join(legal) or 'none: the Routine is at its end'}"
-        )
-    return after
+        taken = [after for each in before for after in _taken(graph, each, message.get("content"), name)]
+        if not taken:
+            legal = sorted({tool for each in before for tool in _legal(graph, each)})
+            raise RoutineError(
+                f"the call of {name!r:.80} (id {str(call_id)!r:.80}) is no step of routine {graph.routine.name!r} that may "
+                f"come there; legal are {', '.join(legal) or 'none: the Routine is at its end'}"
+            )
+        before = [*taken]
+    return {each if isinstance(each, str) else str(each.position) for each in before}
+
+
+def _taken(graph: Graph, before: str | Taken, content: Any, tool: str) -> list[Taken]:
+    """What a call may be, at a position or behind another call of the same message."""
+    if isinstance(before, str):
+        return graph.calls_fitting(before, content if isinstance(content, str) else None, tool)
+    return [graph.next_call_taken(before, tool)] if before.rest.with_tool(tool) is not None else []
+
+
+def _legal(graph: Graph, before: str | Taken) -> list[str]:
+    steps = graph.successors(before).steps if isinstance(before, str) else before.rest.steps
+    return [str(step.tool) for step in steps]
 
 
 def _checked(graph: Graph, routine: str, version: str, position: str, call_id: str) -> str:
@@ -59,5 +68,4 @@ def _checked(graph: Graph, routine: str, version: str, position: str, call_id: s
             f"tool call id {call_id!r} is of version {version} of routine {routine!r}; it has been edited since, and is now "
             f"{graph.routine.version}: begin anew, or give `routine.position`"
         )
-    graph.successors(position)
-    return position
+    return str(graph.position(position))

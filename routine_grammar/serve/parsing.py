@@ -7,25 +7,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from routine_grammar.errors import RoutineError
-from routine_grammar.routine.graph import Graph
+from routine_grammar.routine.graph import Graph, Taken
 from routine_grammar.serve.call_ids import make_call_id
 
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """What a request's turn needs again when its output is parsed."""
+    """What a request's turn needs again when its output is parsed; `live` are its keys, with the default sigil."""
 
     graph: Graph
     position: str
+    live: frozenset[str]
 
-    def call_id(self, content: str, tool: str) -> str:
-        """The id of a decoded call."""
-        routine = self.graph.routine
+
+class CallIds:
+    """Gives the calls of one output their ids, in the order in which they come."""
+
+    def __init__(self, plan: TurnPlan) -> None:
+        self._plan = plan
+        self._last: Taken | None = None
+
+    def next(self, content: str, tool: str) -> str:
+        """The id of the next call; `content` stands before the first one."""
+        graph = self._plan.graph
         try:
-            after = self.graph.step_taken(self.position, content, tool).id
+            if self._last is None:
+                self._last = graph.call_taken(self._plan.position, content, tool, self._plan.live)
+            else:
+                self._last = graph.next_call_taken(self._last, tool)
         except RoutineError:  # can only be where decoding was cut off: the call is not whole, and its id says nothing
             return "call_unknown"
-        return make_call_id(routine.name, routine.version, after)
+        return make_call_id(graph.routine.name, graph.routine.version, str(self._last.position))
 
 
 def plan_of(request: Any) -> TurnPlan | None:
@@ -39,16 +51,17 @@ def _give_whole(plan: TurnPlan, calls: Sequence[Any], content: str | None, delta
     exact: dict[int, str] = {}
     for part in delta.tool_calls if delta else ():
         exact[part.index] = exact.get(part.index, "") + (part.function.arguments or "")
+    ids = CallIds(plan)
     for index, call in enumerate(calls):
-        call.id = plan.call_id(content or "", call.name)
+        call.id = ids.next(content or "", call.name)
         call.arguments = exact.get(index, call.arguments)
 
 
-def _give_ids(plan: TurnPlan, parts: Sequence[Any], content: str) -> None:
+def _give_ids(ids: CallIds, parts: Sequence[Any], content: str) -> None:
     """Give the calls that begin in a piece of a stream their ids."""
     for part in parts:
         if part.id:
-            part.id = plan.call_id(content, part.function.name)
+            part.id = ids.next(content, part.function.name)
 
 
 def with_positions(parser: type[Any]) -> type[Any]:
@@ -61,6 +74,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
             super().__init__(*args, **kwargs)
             self._fresh: Callable[[], Any] = lambda: parser(*args, **kwargs)
             self._content = ""
+            self._ids: CallIds | None = None
 
         def adjust_request(self, request: Any) -> Any:
             """Keep vLLM from replacing our grammar by one of its tools' own."""
@@ -92,7 +106,8 @@ def with_positions(parser: type[Any]) -> type[Any]:
             plan = plan_of(request)
             if delta is not None and plan is not None:
                 self._content += delta.content or ""
-                _give_ids(plan, delta.tool_calls, self._content)
+                self._ids = self._ids or CallIds(plan)
+                _give_ids(self._ids, delta.tool_calls, self._content)
             return delta
 
     RoutineParser.__name__ = RoutineParser.__qualname__ = f"Routine{parser.__name__}"

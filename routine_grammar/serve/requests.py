@@ -23,7 +23,7 @@ from routine_grammar.serve.parsing import TurnPlan
 from routine_grammar.serve.prompt import PromptStyle, prompt_markers, system_block, with_routine
 
 REFUSED_BESIDE = (
-    *("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "response_format", "structured_outputs"),
+    *("tools", "tool_choice", "functions", "function_call", "response_format", "structured_outputs"),
     *("stop", "stop_token_ids", "ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "use_beam_search"),
     *("chat_template", "continue_final_message", "echo"),
     *("repetition_detection", "thinking_token_budget", "include_stop_str_in_output"),
@@ -85,7 +85,9 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
             raise VLLMValidationError(f"`{name}` can't stand beside `routine`, which decides it", parameter=name)
     loop = asyncio.get_running_loop()
     try:
-        prepared = await loop.run_in_executor(compile_pool(), prepare_turn, catalogue, field, body.get("messages") or [])
+        parallel = request.parallel_tool_calls is not False
+        messages = body.get("messages") or []
+        prepared = await loop.run_in_executor(compile_pool(), prepare_turn, catalogue, field, messages, parallel)
     except RoutineGrammarError as error:
         raise VLLMValidationError(str(error), parameter="routine") from error
     request.messages = prepared.messages
@@ -95,13 +97,18 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
     request._plan = prepared.plan
 
 
-def prepare_turn(catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapping[str, Any]]) -> PreparedTurn:
-    """Find the position, compile the turn, and write the prompt. Raises `RoutineGrammarError`s."""
+def prepare_turn(
+    catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapping[str, Any]], parallel: bool = True
+) -> PreparedTurn:
+    """Find the position, compile the turn, and write the prompt; `parallel`: the turn may have several calls.
+
+    Raises `RoutineGrammarError`s.
+    """
     compiled = catalogue.get(field.name)
     _check_calls(messages)
     position = field.position if field.position is not None else position_of(compiled.graph, messages)
     keys = live_keys(catalogue, field)
-    turn = catalogue.turn(field.name, position, keys)
+    turn = catalogue.turn(field.name, position, keys, parallel)
     markers = prompt_markers(compiled.scope.dialect.markers, catalogue.added_tokens)
     chat = with_routine([dict(m) for m in messages], system_block(compiled.routine, field.prompt), keys, markers)
     tools = [
@@ -111,7 +118,7 @@ def prepare_turn(catalogue: Catalogue, field: RoutineField, messages: Sequence[M
         }
         for tool in compiled.tools
     ]
-    return PreparedTurn(turn, TurnPlan(compiled.graph, position), turn.payload, chat, tools)
+    return PreparedTurn(turn, TurnPlan(compiled.graph, position, compiled.live(keys)), turn.payload, chat, tools)
 
 
 def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...]:

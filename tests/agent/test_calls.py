@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from routine_grammar.agent.calls import ToolCall, check_call, written_values
+from routine_grammar.agent.calls import ToolCall, check_calls, written_values
 from routine_grammar.agent.memory import VariableMemory
 from routine_grammar.agent.tools import ToolResult
 from routine_grammar.errors import RunError
 from routine_grammar.routine import (
+    START,
     AnyKey,
     Constant,
     Graph,
@@ -33,7 +34,8 @@ def arguments_of(memory: VariableMemory, source: Source | None, decoded: object)
     sources = {} if source is None else {"query": source}
     graph = Graph.of(Routine("r", inputs=(Variable("word", TEXT),), steps=(Step("", "s", tool="find", arguments=sources),)))
     text = decoded if isinstance(decoded, str) else json.dumps(decoded)
-    return check_call(graph, {"find": FIND}, memory, "start", "", ToolCall("1", "find", text)).arguments
+    (checked,) = check_calls(graph, {"find": FIND}, memory, START, "", [ToolCall("1", "find", text)])
+    return checked.arguments
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def values_of(result: ToolResult, *outputs: Variable, tool: Tool = FIND, reads: 
     sources = {} if reads is None else {"query": Key(reads)}
     steps = (Step("", "s", tool=tool.name, outputs=outputs), Step("", "s", tool="find", arguments=sources))
     graph = Graph.of(Routine("r", steps=steps))
-    return list(written_values(graph, graph.routine.step("1"), tool, result))
+    return list(written_values(graph, graph.call_taken(START, None, tool.name), tool, result))
 
 
 def test_a_result_of_text_is_the_implicit_output() -> None:

@@ -148,10 +148,10 @@ async def test_a_constrained_run_sends_position_and_keys_and_tells_every_turn(to
     first, second = done.turns
     assert (first.number, first.position, first.permitted, first.may_end) == (1, "start", ("get_current_time",), False)
     assert [key.name for key in first.live_keys] == ["memory_input_zone"]
-    assert (first.step.id, first.token_ids, first.attempts) == ("1", (1, 2, 3), 1)
-    assert first.decoded == {"timezone": "memory_input_zone"}
-    assert first.arguments == {"timezone": "Asia/Tokyo"}
-    assert json.loads(first.observation)["timezone"] == "Asia/Tokyo"
+    assert (first.calls[0].step.id, first.token_ids, first.attempts) == ("1", (1, 2, 3), 1)
+    assert first.calls[0].decoded == {"timezone": "memory_input_zone"}
+    assert first.calls[0].arguments == {"timezone": "Asia/Tokyo"}
+    assert json.loads(first.calls[0].observation)["timezone"] == "Asia/Tokyo"
     assert [key.name for key in second.live_keys] == ["memory_input_zone", "memory_1_now", "memory_1_zone"]
     assert done.calls[1] == (
         "convert_time",
@@ -177,7 +177,7 @@ async def test_a_constrained_run_sends_position_and_keys_and_tells_every_turn(to
 async def test_a_plain_run_offers_the_legal_tools_narrowed_by_the_routine(tools: RecordingServers) -> None:
     done = await run(tools, TWO_STEPS, [say("", ASK_NOW), say("", ASK_CONVERT)], constrained=False)
     assert done.error is None
-    assert [turn.step.id for turn in done.turns] == ["1", "2"]
+    assert [turn.calls[0].step.id for turn in done.turns] == ["1", "2"]
     first, second = done.requests
     assert [message["role"] for message in first["messages"]] == ["system", "user"]
     assert "Step 2. s: use the convert_time tool." in first["messages"][0]["content"]
@@ -212,7 +212,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a list of arguments": (say("", ("get_current_time", "[]")), "the arguments are list; expected an object"),
     "the same argument twice": (say("", ("get_current_time", '{"timezone": "a", "timezone": "b"}')), "duplicate field"),
     "a number that is none": (say("", ("get_current_time", '{"timezone": NaN}')), "NaN is no JSON number"),
-    "two calls": (say("", ASK_NOW, ASK_NOW), "2 calls in one answer; expected one"),
+    "two calls": (say("", ASK_NOW, ASK_NOW), "can't follow Step 1 in one answer; expected one call"),
     "only text": (say("I would rather not."), "expected a call, got the text 'I would rather not.'"),
     "nothing": (say(), "expected a call, got the text ''"),
     "a call that no parser read": (say('<tool_call>\n{"name": "get_cur'), "expected a call, got the text '<tool_call>"),
@@ -250,7 +250,7 @@ async def test_headers_tell_steps_of_one_tool_apart(tools: RecordingServers) -> 
     taken = say("Thought: late\nBranch 1-1 Step 1", ("get_current_time", {"timezone": "UTC"}))
     for constrained in (True, False):
         done = await run(tools, routine, [say("", ASK_NOW), taken], constrained=constrained)
-        assert [turn.step.id for turn in done.turns] == ["1", "1-1_1"]
+        assert [turn.calls[0].step.id for turn in done.turns] == ["1", "1-1_1"]
         assert done.finished is not None
         assert done.finished.position == "1-1_1"
         done = await run(tools, routine, [say("", ASK_NOW)] * 4, constrained=constrained)
@@ -300,14 +300,14 @@ async def test_long_results_are_shown_by_their_keys(tools: RecordingServers, rep
     answers = [say("", show), say("", ("get_current_time", {"timezone": "UTC"}))]
     done = await run(tools, routine, answers, constrained=True, inputs={"repo_path": str(repo)})
     assert done.error is None
-    shown = done.turns[0].observation
+    shown = done.turns[0].calls[0].observation
     assert shown.startswith('memory_1_result: "commit ')
     assert len(shown) < 200
     assert done.requests[1]["messages"][-1]["content"] == shown
     assert done.requests[1]["routine"]["memory"]["memory_1_result"]["schema"] == TEXT
     memory = VariableMemory(threshold_chars=20)
     done = await run(tools, clock(NOW), [say("", ASK_NOW)], constrained=True, memory=memory)
-    now, zone = done.turns[0].observation.split("\n")
+    now, zone = done.turns[0].calls[0].observation.split("\n")
     assert now.startswith('memory_1_now: "')
     assert zone == "memory_1_zone: Asia/Tokyo"
 
@@ -323,8 +323,8 @@ async def test_an_output_that_is_not_in_the_result(tools: RecordingServers, repo
 async def test_a_tool_that_fails_ends_the_run_behind_its_event(tools: RecordingServers) -> None:
     done = await run(tools, clock(NOW, NOW), [say("", ("get_current_time", {"timezone": "Nowhere"}))], constrained=True)
     (turn,) = done.turns
-    assert turn.result.is_error
-    assert "Nowhere" in turn.observation
+    assert turn.calls[0].result.is_error
+    assert "Nowhere" in turn.calls[0].observation
     assert "routine 'clock', Step 1: tool 'get_current_time' failed" in str(done.error)
     assert isinstance(done.error, RunError)
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -24,12 +26,40 @@ LIST = Sequence(
 JSON_LIKE = Grammar(Call("value"), {"value": Choice((Literal("null"), INTEGER, STRING, LIST))})
 
 
+@contextmanager
+def second_of_cpu() -> Iterator[None]:
+    """Raise `TimeoutError` in what takes longer; `re` looks for signals while it matches."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def judge(grammar: Grammar) -> Callable[[str], bool]:
-    """`re.fullmatch`, or the leaf automaton of the whole pattern where `re` might need exponential time."""
+    """`re.fullmatch`, or the leaf automaton of the whole pattern where `re` might need exponential time, or does."""
     pattern = grammar_to_regex(grammar)
-    if nested_repeats(grammar) < 2:
-        compiled = re.compile(pattern)
-        return lambda text: compiled.fullmatch(text) is not None
+    if nested_repeats(grammar) >= 2:
+        return leaf_judge(pattern)
+    compiled = re.compile(pattern)
+
+    def matches(text: str) -> bool:
+        try:
+            with second_of_cpu():
+                return compiled.fullmatch(text) is not None
+        except TimeoutError:
+            return leaf_judge(pattern)(text)
+
+    return matches
+
+
+def leaf_judge(pattern: str) -> Callable[[str], bool]:
     leaf = compile_leaf(pattern)
 
     def matches(text: str) -> bool:

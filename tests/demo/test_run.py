@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from rich.console import Console
 
 from routine_grammar.agent.calls import ToolCall
-from routine_grammar.agent.execution import End, Finished, TurnTaken
+from routine_grammar.agent.execution import CallMade, End, Finished, TurnTaken
 from routine_grammar.agent.tools import ServerConfig, ToolResult, ToolServers
 from routine_grammar.api import compile_routine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
@@ -205,7 +205,7 @@ async def test_a_server_without_a_model() -> None:
                 await carry_out(review(), servers, client, {}, shown)
 
 
-def a_turn(text: str = "ok", *, is_error: bool = False, **fields: Any) -> TurnTaken:
+def a_turn(text: str = "ok", structured: object = None, *, is_error: bool = False, **fields: Any) -> TurnTaken:
     step = review().step("1")
     given: dict[str, Any] = {
         "number": 1,
@@ -214,12 +214,7 @@ def a_turn(text: str = "ok", *, is_error: bool = False, **fields: Any) -> TurnTa
         "may_end": False,
         "live_keys": (),
         "content": "",
-        "call": ToolCall("1", "git_status", "{}"),
-        "step": step,
-        "decoded": {},
-        "arguments": {},
-        "result": ToolResult(text, is_error=is_error),
-        "observation": text,
+        "calls": (CallMade(ToolCall("1", "git_status", "{}"), step, {}, {}, ToolResult(text, structured, is_error), text),),
         "token_ids": (),
         "attempts": 1,
     }
@@ -239,7 +234,7 @@ def test_what_a_tool_says_is_neither_markup_nor_a_control_sequence() -> None:
 
 def test_a_structured_result_is_shown_in_few_rows() -> None:
     shown, output = console(60)
-    show_turn(shown, a_turn("{}", result=ToolResult("{\n}", {"word": "x " * 200}), token_ids=(1, 2, 3)), 2)
+    show_turn(shown, a_turn("{\n}", {"word": "x " * 200}, token_ids=(1, 2, 3)), 2)
     rows = output.getvalue().partition("result")[2].splitlines()
     assert len(rows) == 4
     assert rows[2].endswith("…")

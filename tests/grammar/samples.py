@@ -10,23 +10,26 @@ from routine_grammar.automaton.facts import Analysis
 from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
+LARGEST = 3_000  # nodes drawn before a text comes to its end
 LIKELY = frozenset(b'abeimory_</>tcl017 \\u"')
 EDITS = '"\\<>{}[],: 01aeu_\n\x00é😀'
 
 
 class Sampler:
-    """Draws texts of one grammar: leaves by a walk through their automata, deep recursion by its shortest way out."""
+    """Draws texts of one grammar: leaves by a walk through their automata; deep or large texts by their shortest way out."""
 
     def __init__(self, grammar: Grammar, seed: int, deepest: int = 12, leaf_bytes: int = 24) -> None:
         self._grammar = grammar
         self._rng = random.Random(seed)
         self._deepest = deepest
         self._leaf_bytes = leaf_bytes
+        self._left = LARGEST
         self._library = LeafLibrary.shared()
         self._facts = Analysis(grammar.rules, self._library, {})
 
     def text(self) -> str:
         """One text of the grammar."""
+        self._left = LARGEST
         return self._draw(self._grammar.root, 0).decode()
 
     def edited(self, text: str) -> str:
@@ -41,6 +44,9 @@ class Sampler:
         )
 
     def _draw(self, node: Node, depth: int) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            depth = max(depth, self._deepest + 1)
         match node:
             case Literal(text) | Marker(text):
                 return text.encode()

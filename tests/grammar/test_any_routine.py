@@ -22,6 +22,7 @@ from routine_grammar.routine import (
     Constant,
     Graph,
     Header,
+    Item,
     Key,
     Literal,
     Omit,
@@ -144,7 +145,7 @@ def is_valid_call(compiled: CompiledRoutine, turn: Turn, text: str, values: dict
     assert rest.endswith("\n</tool_call>")
     said = json.loads(rest.removesuffix("\n</tool_call>"), object_pairs_hook=unrepeated)
     assert said.keys() == {"name", "arguments"}
-    step = compiled.graph.step_taken(turn.position, leading, said["name"])
+    step = compiled.graph.call_taken(turn.position, leading, said["name"]).step
     assert step in turn.steps
     header = f"{header_of(step.id)}\n" if compiled.graph.is_headed(turn.position) else ""
     thought = leading.removesuffix(header) if header else leading
@@ -177,3 +178,5 @@ def fits(source: Source | None, value: Any, is_key: bool) -> bool:
             return False
         case None:
             return True
+        case Item():
+            raise AssertionError("drawn by no strategy")

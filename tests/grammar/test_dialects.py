@@ -28,7 +28,7 @@ def test_unknown_dialects_are_refused_and_the_known_ones_named(name: str) -> Non
 @pytest.mark.parametrize("name", dialect_names())
 def test_a_call_has_its_name_and_arguments_and_no_holes_left(name: str) -> None:
     dialect = load_dialect(name)
-    call = dialect.call(Literal("git_status"), ARGUMENTS, EMPTY)
+    call = dialect.turn(EMPTY, dialect.call(Literal("git_status"), ARGUMENTS))
     assert not [node for node in walk(call) if isinstance(node, Call)]
     assert {node.text for node in walk(call) if isinstance(node, Marker)} == set(dialect.markers)
     shortest = Automaton(Grammar(call))
@@ -41,7 +41,7 @@ def test_hermes_is_written_as_its_models_write_it() -> None:
     dialect = load_dialect("hermes")
     assert dialect.leading_text
     assert dialect.markers == ("</tool_call>", "<tool_call>")
-    automaton = Automaton(Grammar(dialect.call(Literal("t"), ARGUMENTS, Literal("Step 1\n"))))
+    automaton = Automaton(Grammar(dialect.turn(Literal("Step 1\n"), dialect.call(Literal("t"), ARGUMENTS))))
     for arguments in ({}, {"a": [1, "b"]}):
         body = json.dumps({"name": "t", "arguments": arguments})
         assert automaton.accepts(f"Step 1\n<tool_call>\n{body}\n</tool_call>".encode())

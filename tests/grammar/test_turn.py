@@ -394,7 +394,7 @@ def test_names_of_tools_and_parameters_are_spelled_whatever_they_are() -> None:
 
 def test_a_dialect_without_text_before_a_call_holds_neither_header_nor_thought() -> None:
     compiled = routine(BRANCHES % "send", "thought: {linear: 5, branch: 5}\n")
-    bare = read_lark('start: "CALL " name arguments', frozenset(("name", "arguments")))
+    bare = read_lark('start: call\ncall: "CALL " name arguments', frozenset(("name", "arguments")))
     scope = replace(compiled.scope, dialect=Dialect("bare", bare))
     with pytest.raises(RoutineError, match=r"at position '1' a step's header is needed .* dialect 'bare' lets no text"):
         turn_grammar(scope, "1", ())

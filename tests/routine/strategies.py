@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,9 +13,11 @@ from routine_grammar.routine import (
     Branch,
     Constant,
     Header,
+    Item,
     Key,
     Literal,
     Omit,
+    Repetition,
     Routine,
     Source,
     Step,
@@ -108,35 +111,64 @@ def sources() -> st.SearchStrategy[Source]:
 
 
 @cache
-def blocks(nesting: int = 2) -> st.SearchStrategy[tuple[Step, ...]]:
-    return st.lists(steps(nesting), min_size=1, max_size=3).map(tuple)
+def blocks(nesting: int = 2, looped: bool = False) -> st.SearchStrategy[tuple[Step, ...]]:
+    return st.lists(steps(nesting, looped), min_size=1, max_size=3).map(tuple)
 
 
 @st.composite
-def steps(draw: st.DrawFn, nesting: int) -> Step:
+def steps(draw: st.DrawFn, nesting: int, looped: bool) -> Step:
     branches: tuple[Branch, ...] = ()
     if nesting and draw(_COIN):
-        branches = draw(branch_lists(nesting))
+        branches = draw(branch_lists(nesting, looped))
     name, description = draw(step_names()), draw(texts())
-    if draw(_COIN) and branches:
+    if (draw(_COIN) and branches) or any(branch.runs is not None for branch in branches):
         return Step("", name, description, branches=branches)
+    if not branches and not draw(st.integers(0, 7)):
+        arguments = draw(st.dictionaries(texts(), st.builds(Constant, json_values()), max_size=2))
+        return Step("", name, description, routine=draw(st.sampled_from(["other", "A-b"])), arguments=arguments)
+    if not branches or all(branch.is_alternative for branch in branches):
+        branches += draw(error_branches(nesting, looped))
+    return draw(calls(name, description, branches, looped))
+
+
+@st.composite
+def calls(draw: st.DrawFn, name: str, description: str, branches: tuple[Branch, ...], looped: bool) -> Step:
+    own = sources() | st.builds(Item, st.none() | st.just("memory_input_x")) if looped else sources()
     return Step(
         "",
         name,
         description,
         tool=draw(st.sampled_from(["git_status", "a.b/c-d", "odd `tool`", "x"])),
-        arguments=draw(st.dictionaries(st.sampled_from(["repo_path", "a b", "k:"]) | texts(), sources(), max_size=2)),
+        arguments=draw(st.dictionaries(st.sampled_from(["repo_path", "a b", "k:"]) | texts(), own, max_size=2)),
         outputs=draw(variables(pointers=True)),
         branches=branches,
-        finish=draw(_COIN) and not branches,
+        finish=draw(_COIN) and all(branch.on_error for branch in branches),
     )
 
 
 @st.composite
-def branch_lists(draw: st.DrawFn, nesting: int) -> tuple[Branch, ...]:
-    listed = draw(st.lists(st.builds(Branch, texts().map(said), steps=blocks(nesting - 1)), min_size=1, max_size=2))
+def error_branches(draw: st.DrawFn, nesting: int, looped: bool) -> tuple[Branch, ...]:
+    if not nesting or draw(st.integers(0, 3)):
+        return ()
+    return (Branch(on_error=True, steps=draw(blocks(nesting - 1, looped))),)
+
+
+@st.composite
+def branch_lists(draw: st.DrawFn, nesting: int, looped: bool) -> tuple[Branch, ...]:
+    match draw(st.sampled_from(["if", "if", "if", "parallel", "for_each", "runs"])):
+        case "parallel":
+            call = st.tuples(step_names(), texts()).flatmap(lambda said: calls(*said, (), looped))
+            optional = st.builds(lambda step, is_optional: replace(step, finish=False, optional=is_optional), call, _COIN)
+            return (Branch(parallel=True, steps=tuple(draw(st.lists(optional, min_size=2, max_size=3)))),)
+        case "for_each" if not looped:
+            first = draw(st.tuples(step_names(), texts()).flatmap(lambda said: calls(*said, (), True)))
+            repetition = Repetition(draw(st.sampled_from(["memory_input_x", "memory_1_result"])), draw(st.integers(1, 9)))
+            return (Branch(for_each=repetition, steps=(first, *draw(blocks(nesting - 1, True)))),)
+        case "runs":
+            return (Branch(runs="inner", steps=draw(blocks(nesting - 1, looped))),)
+    listed = draw(st.lists(st.builds(Branch, texts().map(said), steps=blocks(nesting - 1, looped)), min_size=1, max_size=2))
     if draw(_COIN):
-        listed.append(Branch(otherwise=True, steps=draw(blocks(nesting - 1))))
+        listed.append(Branch(otherwise=True, steps=draw(blocks(nesting - 1, looped))))
     return tuple(listed)
 
 

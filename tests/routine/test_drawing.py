@@ -21,9 +21,10 @@ def test_edges_lead_where_the_graph_does(routine: Routine) -> None:
     following: dict[str, set[str]] = {}
     for edge in edges(routine):
         following.setdefault(edge.source, set()).add(edge.target)
-    checks = {step.id for step in routine if step.tool is None}
     graph = Graph.of(routine)
-    for position in (START, *(step.id for step in routine if step.tool is not None)):
+    checks = {step.id for step in routine if step.tool is None} | set(graph.loops)
+    parallel = {call.id for step in routine for branch in step.branches if branch.parallel for call in branch.steps}
+    for position in (START, *(step.id for step in routine if step.tool is not None and step.id not in parallel)):
         reached, todo = set[str](), list(following[position])
         while todo:
             target = todo.pop()

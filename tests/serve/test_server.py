@@ -68,7 +68,7 @@ def test_a_run_follows_the_routine_to_its_end(base_url: str, demo: dict[str, Com
         content, calls, reason = way(client, messages, {"name": REVIEW, "memory": memory})
         assert reason == "tool_calls"
         (call,) = calls
-        step = graph.step_taken(position, content, call["function"]["name"])
+        step = graph.call_taken(position, content, call["function"]["name"]).step
         assert call["id"].startswith(f"rg.{REVIEW}.{graph.routine.version}.{step.id}.")
         arguments = json.loads(call["function"]["arguments"])
         assert {v for v in arguments.values() if isinstance(v, str) and v.startswith("memory_")} <= set(memory)

@@ -89,7 +89,7 @@ def test_two_hundred_turns_are_whole_legal_calls(engine: LLM, demo: dict[str, Co
             continue
         calls += 1
         assert [call.function.name for call in found] == [
-            compiled.graph.step_taken(position, content, found[0].function.name).tool
+            compiled.graph.call_taken(position, content, found[0].function.name).step.tool
         ]
         assert found[0].function.name in turn.tools
         arguments = resolved(json.loads(found[0].function.arguments), compiled, live)
