@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask, plot, served
+from benchmarks import compile_and_mask, served
 from benchmarks.results import Measurement, describe_run, load_average, make_table, write_csv
 from benchmarks.vocabularies import demo_tokenization, largest_tokenization
 from benchmarks.workload import SEED, make_cases
@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.what == "kernels":
         return _measure_kernels(options.output)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --output: {options.output}: {error.strerror}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         if options.what in ("compile", None):
@@ -41,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.what in ("served", None):
             _measure_served(console, options.output, quick=options.quick)
         if options.what in ("plot", None):
+            from benchmarks import plot  # matplotlib is needed for it alone
+
             console.print(f"drawn: {plot.draw(options.output)}", soft_wrap=True, highlight=False)
-    except (compile_and_mask.DisagreementError, RoutineGrammarError, ValueError, FileNotFoundError) as error:
+    except (compile_and_mask.DisagreementError, RoutineGrammarError, ValueError, OSError, ImportError) as error:
         console.print(f"nothing is reported: {error}", style="red", markup=False)
         return 1
     return 0

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
     try:
         status: int = arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where its file was closed before we began
+            sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        print(
+            f"error: the output has {error.object[error.start]!a}, which {error.encoding} lacks: set PYTHONIOENCODING=utf-8",
+            file=sys.stderr,
+        )
+        return _FAILED
     except RoutineGrammarError as error:
         notes = "".join(f"\n  in {note}" for note in getattr(error, "__notes__", ()))
         print(f"error: {error}{notes}", file=sys.stderr)
@@ -37,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has left; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except OSError as error:
+        print(f"error: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
         return _FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -87,9 +99,9 @@ def _add_tools(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     tools = _listed_tools(arguments)
-    problems = [problem for file in arguments.files for problem in _problems(file, tools)]
+    problems = [problem for file in arguments.files for problem in _problems(file, tools, arguments.files)]
     for problem in problems:
-        print(problem)
+        print(_shown(problem))
     files = len(arguments.files)
     if problems:
         print(_count(len(problems), "problem"), "in", _count(files, "file"))
@@ -99,16 +111,37 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _problems(file: Path, tools: Sequence[Tool] | None) -> list[str]:
+def _shown(text: str) -> str:
+    """A text as the output can hold it: names of files and fields may be of any characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _problems(file: Path, tools: Sequence[Tool] | None, files: Sequence[Path]) -> list[str]:
     """Everything that is wrong with a file's Routine: by itself, else with its tools and as a grammar."""
     from routine_grammar.api import problems_of
     from routine_grammar.routine import Routine
 
     try:
         routine = Routine.load(file)
+        others = _others(file, routine, files)
     except RoutineError as error:
         return list(error.problems) or [str(error)]
-    return [] if tools is None else [str(problem) for problem in problems_of(routine, tools)]
+    return [] if tools is None else [str(problem) for problem in problems_of(routine, tools, routines=others)]
+
+
+def _others(file: Path, routine: Routine, files: Sequence[Path] = ()) -> list[Routine]:
+    """The Routines that one may run: of the other files that are well-formed, and of files of their names beside it."""
+    from routine_grammar.routine import Routine
+    from routine_grammar.routine.reading import routines_beside
+
+    if not any(step.routine for step in routine):
+        return []
+    found = list(routines_beside(file, routine).values())
+    for other in files:
+        with suppress(RoutineError):
+            found.append(Routine.load(other))
+    return found
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -124,7 +157,8 @@ def _show(arguments: argparse.Namespace) -> int:
     from routine_grammar.routine import to_mermaid, to_svg
 
     routine, tools = _routine(arguments.file), _listed_tools(arguments)
-    problems = problems_of(routine, tools) if tools is not None else ()
+    others = _others(arguments.file, routine)
+    problems = problems_of(routine, tools, routines=others) if tools is not None else ()
     print({"mermaid": to_mermaid, "svg": to_svg}[arguments.form](routine, problems), end="")
     return 0
 
@@ -151,13 +185,14 @@ def _lark(arguments: argparse.Namespace) -> int:
     from routine_grammar.api import compile_routine
 
     routine = _routine(arguments.file)
-    compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect)
+    others = _others(arguments.file, routine)
+    compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect, routines=others)
     if arguments.position is None:
         print(compiled.lark, end="")
         return 0
     # Which keys are live is known only in a run; all that can be by then show the whole grammar.
-    _, keys = compiled.graph.keys_before(arguments.position)
-    print(compiled.turn(arguments.position, sorted(keys)).lark, end="")
+    keys = compiled.graph.names_before(arguments.position)
+    print(compiled.turn(arguments.position, keys).lark, end="")
     return 0
 
 

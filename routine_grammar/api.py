@@ -24,9 +24,11 @@ from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, item_type, key_types
 from routine_grammar.routine.graph import START, Graph, Move
 from routine_grammar.routine.ids import path_of
+from routine_grammar.routine.inlining import inlined
 from routine_grammar.routine.keys import SIGIL, MemoryKey
 from routine_grammar.routine.model import Routine, Step
 from routine_grammar.routine.problems import Problem, problem_at
+from routine_grammar.routine.structure import as_problems
 from routine_grammar.routine.tools import Tool
 
 if TYPE_CHECKING:
@@ -179,15 +181,23 @@ class CompiledRoutine:
         return frozenset(self.scope.default_key(key.name) for key in keys)
 
 
-def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> CompiledRoutine:
-    """Check a Routine against its tools and make it ready for turns.
+def compile_routine(
+    routine: Routine,
+    tools: Iterable[Tool],
+    *,
+    dialect: str = "hermes",
+    sigil: str = SIGIL,
+    routines: Iterable[Routine] = (),
+) -> CompiledRoutine:
+    """Check a Routine against its tools and make it ready for turns; `routines` are those that its steps may run.
 
     Raises `RoutineError` with all problems at once, `GrammarError` for an unknown dialect, `SchemaError` for a tool whose
     schema can't be enforced exactly: the first one, `problems_of` tells all. No turn fails on a schema or constant later.
     """
     tools = tuple(tools)
-    compiled = _unchecked(routine, tools, dialect, sigil)
-    problems = check(routine, tools)
+    whole, missing = _whole(routine, routines)
+    compiled = _unchecked(whole, tools, dialect, sigil)
+    problems = missing or check(whole, tools)
     if problems:
         raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
     for fault in faults(compiled.scope, compiled.key_types):
@@ -195,25 +205,40 @@ def compile_routine(routine: Routine, tools: Iterable[Tool], *, dialect: str = "
     return compiled
 
 
-def problems_of(routine: Routine, tools: Iterable[Tool], *, dialect: str = "hermes", sigil: str = SIGIL) -> tuple[Problem, ...]:
+def problems_of(
+    routine: Routine,
+    tools: Iterable[Tool],
+    *,
+    dialect: str = "hermes",
+    sigil: str = SIGIL,
+    routines: Iterable[Routine] = (),
+) -> tuple[Problem, ...]:
     """Everything for which `compile_routine` refuses a Routine, by line: what `check` finds and what no grammar can hold.
 
     Raises `GrammarError` for an unknown dialect, `RoutineError` for a malformed sigil.
     """
     tools = tuple(tools)
-    compiled = _unchecked(routine, tools, dialect, sigil)
-    found = list(check(routine, tools))
-    told = {(problem.step, problem.field) for problem in found}
+    whole, missing = _whole(routine, routines)
+    compiled = _unchecked(whole, tools, dialect, sigil)
+    told = {(problem.step, problem.field) for problem in missing}
+    found = [*missing, *(problem for problem in check(whole, tools) if (problem.step, problem.field) not in told)]
+    told |= {(problem.step, problem.field) for problem in found}
     for fault in faults(compiled.scope, compiled.key_types):
         path = path_of(fault.step) if fault.step is not None else ()
         message = str(fault.error)
         if fault.step is not None and fault.argument is not None:
             path = (*path, "arguments", fault.argument)
-            message = f"tool {routine.step(fault.step).tool!r}: {message}"
+            message = f"tool {whole.step(fault.step).tool!r}: {message}"
         problem = problem_at(routine.name, path, message, routine.origin)
         if fault.argument is None or (problem.step, problem.field) not in told:
             found.append(problem)
     return tuple(sorted(found, key=lambda problem: problem.line or 0))
+
+
+def _whole(routine: Routine, others: Iterable[Routine]) -> tuple[Routine, tuple[Problem, ...]]:
+    """A Routine with those that it runs put in, and what is wrong with how it runs them."""
+    whole, findings = inlined(routine, {other.name: other for other in others})
+    return whole, as_problems(routine, iter(findings))
 
 
 def _unchecked(routine: Routine, tools: tuple[Tool, ...], dialect: str, sigil: str) -> CompiledRoutine:

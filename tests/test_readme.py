@@ -1,4 +1,4 @@
-"""The README's examples run, and say what it says they say."""
+"""The examples of the README and of the docs run, and say what is said they say."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^```{language}\n(.*?)^```$", "\n".join((README, *DOCS)), re.DOTALL | re.MULTILINE)
     assert found
     return found
 
@@ -47,6 +48,12 @@ def test_the_request_to_paste(block: str, base_url: str) -> None:
     body = words[words.index("-d") + 1]
     answer = httpx.post(f"{base_url}/chat/completions", content=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert answer.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "git_status"
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_routines_shown_are_those_of_the_examples(block: str) -> None:
+    name = block.partition("\n")[0].removeprefix("name: ")
+    assert (ROOT / "docs" / "examples" / f"{name}.yaml").read_text(encoding="utf-8") == block
 
 
 def test_it_is_short_enough_to_be_read() -> None:

@@ -25,11 +25,13 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routine_grammar.errors import ToolError
+from routine_grammar.routine.documents import read_bytes
 from routine_grammar.routine.tools import Tool
 
 START_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 60.0
 MAX_RESULT_CHARS = 16 * 2**20
+MAX_CONFIG_BYTES = 2**20
 _STDERR_TAIL_BYTES = 4096
 # The SDK gives each server a process group, but stops the group only where the server does not end by itself. The shell
 # stays to end whatever the server left there; that also closes the pipes, by which a server's death is noticed.
@@ -70,13 +72,15 @@ def load_mcp_config(path: str | Path) -> tuple[ServerConfig, ...]:
     """
     path = Path(path)
     try:
-        document = _ConfigFile.model_validate_json(path.read_bytes())
+        document = _ConfigFile.model_validate_json(read_bytes(path, MAX_CONFIG_BYTES))
     except OSError as error:
         raise ToolError(f"{path}: can't be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ToolError(f"{path}, {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise ToolError(f"{path}: {error}") from error
     entries = document.mcp_servers.items()
     return tuple(_server_config(path, name, entry) for name, entry in entries if not entry.disabled)
 

@@ -27,6 +27,7 @@ class GrammarLogitsProcessor:
     def __init__(self, matchers: Sequence[Matcher | None]) -> None:
         self._matchers = tuple(matchers)
         words = max((matcher.words for matcher in matchers if matcher is not None), default=0)
+        self._columns = max((matcher.size for matcher in matchers if matcher is not None), default=0)
         self._rows = torch.zeros((len(self._matchers), words), dtype=torch.int32)
         self._seen: torch.Tensor | None = None
 
@@ -34,6 +35,8 @@ class GrammarLogitsProcessor:
         """Mask `scores` for the next token and return them."""
         if len(input_ids) != len(self._matchers):
             raise EngineError(f"{len(input_ids)} sequences, and {len(self._matchers)} matchers")
+        if scores.shape[-1] < self._columns:
+            raise EngineError(f"scores of {scores.shape[-1]} tokens, and matchers of a vocabulary of {self._columns}")
         if self._seen is not None:
             known = self._seen.shape[1]
             if input_ids.shape[1] <= known or not torch.equal(input_ids[:, :known], self._seen):

@@ -43,6 +43,11 @@ class Matcher:
         return self._rows.vocabulary.words
 
     @property
+    def size(self) -> int:
+        """How many tokens the vocabulary has."""
+        return self._rows.vocabulary.size
+
+    @property
     def tokens(self) -> int:
         """How many tokens were taken."""
         return len(self._history) - 1
@@ -106,7 +111,8 @@ class Matcher:
         if left is not None:
             needed = self._rows.tokens_after(current)
             # An engine may set a budget that is too small by now: then the shortest way, and never an empty set.
-            ids = ids[needed <= max(left, int(needed.min(initial=left)))]
+            is_short = not row.ends and len(needed) > 0
+            ids = ids[needed <= max(left, int(needed.min()) if is_short else left)]
         return np.union1d(ids, self._eos).astype(np.int32) if row.ends else ids
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:

@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from routine_grammar.errors import RoutineError
-from routine_grammar.routine.ids import Path
+from routine_grammar.routine.ids import Path as Place
 
 MAX_NODES = 100_000
 MAX_DEPTH = 128
@@ -37,7 +38,16 @@ class Document:
     """A JSON value and the line (from 1) of each of its paths; JSON documents have no lines."""
 
     value: Any
-    lines: Mapping[Path, int] = field(default_factory=dict)
+    lines: Mapping[Place, int] = field(default_factory=dict)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a file of at most so many bytes, whatever size it says it has; raises `OSError`, `ValueError` where it is larger."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"larger than {most} bytes")
+    return content
 
 
 def read_json(text: str, file: str) -> Document:
@@ -84,7 +94,7 @@ class _YamlReader:
         self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
         self._file = file
         self._nodes = 0
-        self._lines: dict[Path, int] = {}
+        self._lines: dict[Place, int] = {}
         self._anchors: dict[str, tuple[Any, int]] = {}
 
     def document(self) -> Document:
@@ -99,7 +109,7 @@ class _YamlReader:
             raise self._refusal(event, "a second document; expected one Routine in a file")
         return Document(value, self._lines)
 
-    def _node(self, event: Any, path: Path) -> Any:
+    def _node(self, event: Any, path: Place) -> Any:
         self._count(event, 1)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
@@ -125,7 +135,7 @@ class _YamlReader:
         self._count(event, nodes)
         return value
 
-    def _mapping(self, path: Path) -> dict[str, Any]:
+    def _mapping(self, path: Place) -> dict[str, Any]:
         value: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._scalar(event) if isinstance(event, yaml.ScalarEvent) and event.tag is None else None
@@ -137,7 +147,7 @@ class _YamlReader:
             value[key] = self._node(next(self._events), (*path, key))
         return value
 
-    def _sequence(self, path: Path) -> list[Any]:
+    def _sequence(self, path: Place) -> list[Any]:
         value: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             here = (*path, len(value))

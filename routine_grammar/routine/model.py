@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path as FilePath
@@ -206,6 +206,19 @@ class Routine:
         from routine_grammar.routine.reading import parse_routine
 
         return parse_routine(text)
+
+    def with_routines(self, others: Iterable[Routine]) -> Routine:
+        """Return this Routine with the steps of the other ones that it runs put in.
+
+        Raises `RoutineError` where one is missing, is given inputs that it does not have, or runs itself.
+        """
+        from routine_grammar.routine.inlining import inlined
+        from routine_grammar.routine.structure import as_problems
+
+        whole, findings = inlined(self, {other.name: other for other in others})
+        if findings:
+            raise refuse(self.name, self.origin, as_problems(self, iter(findings)))
+        return whole
 
     @property
     def version(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from routine_grammar.errors import RoutineError
-from routine_grammar.routine.documents import Document, read_json, read_yaml
+from routine_grammar.routine.documents import Document, read_bytes, read_json, read_yaml
 from routine_grammar.routine.flat import is_flat, unflattened
 from routine_grammar.routine.forms import routine_from_document
 from routine_grammar.routine.model import Routine
@@ -21,14 +21,21 @@ MAX_BYTES = 2**20
 _TEXT_FORM = re.compile(r"\A(?:Routine:|Step +1[.:])|^<routines>[ \t\r]*$", re.MULTILINE)
 
 _Reader = Callable[[str, str], Document]
+_BY_SUFFIX: dict[str, _Reader] = {
+    ".yaml": read_yaml,
+    ".yml": read_yaml,
+    ".json": read_json,
+    ".txt": read_text,
+    ".md": read_text,
+}
 
 
 def load_routine(path: Path) -> Routine:
     """Read a Routine from a file; raises `RoutineError`."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RoutineError(f"{path}: larger than {MAX_BYTES} bytes")
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_BYTES)
+    except ValueError as error:
+        raise RoutineError(f"{path}: {error}") from error
     except OSError as error:
         raise RoutineError(f"{path}: can't be read: {error.strerror or error}") from error
     try:
@@ -36,14 +43,29 @@ def load_routine(path: Path) -> Routine:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise RoutineError(f"{path}:{line}: not UTF-8: byte 0x{content[error.start]:02x}") from error
-    by_suffix: dict[str, _Reader] = {
-        ".yaml": read_yaml,
-        ".yml": read_yaml,
-        ".json": read_json,
-        ".txt": read_text,
-        ".md": read_text,
-    }
-    return _read(text, str(path), by_suffix.get(path.suffix.lower()) or _reader_for(text))
+    return _read(text, str(path), _BY_SUFFIX.get(path.suffix.lower()) or _reader_for(text))
+
+
+def routines_beside(path: Path, routine: Routine) -> dict[str, Routine]:
+    """Read the Routines that one runs, and those that these run, from files of their names in the folder of its file.
+
+    What is not there is left out. Raises `RoutineError` for a file that is no Routine.
+    """
+    found: dict[str, Routine] = {}
+    waiting = [routine]
+    while waiting:
+        for name in {step.routine for step in waiting.pop() if step.routine is not None} - found.keys():
+            files = (path.parent / f"{name}{suffix}" for suffix in _BY_SUFFIX if is_file_name(name))
+            for file in (file for file in files if file.is_file()):
+                found[name] = load_routine(file)
+                waiting.append(found[name])
+                break
+    return found
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a Routine's name names a file in a folder, and none elsewhere."""
+    return Path(name).name == name
 
 
 def parse_routine(text: str) -> Routine:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from routine_grammar.errors import SchemaError, ToolError
+from routine_grammar.routine.documents import read_bytes
 from routine_grammar.routine.model import Variable
 from routine_grammar.routine.types import TEXT
 from routine_grammar.routine.values import EVERY_ITEM, array_of, pointer_parts, resolve, schema_problem, subschema
@@ -113,11 +114,13 @@ def load_tools(path: str | Path) -> tuple[Tool, ...]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
-            raise ToolError(f"{path}: larger than {MAX_RECORD_BYTES} bytes")
-        recorded = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_bytes(path, MAX_RECORD_BYTES)
+    except ValueError as error:
+        raise ToolError(f"{path}: {error}") from error
     except OSError as error:
         raise ToolError(f"{path}: can't be read: {error.strerror or error}") from error
+    try:
+        recorded = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ToolError(f"{path}: no JSON in UTF-8: {error}") from error
     if isinstance(recorded, dict):

@@ -59,8 +59,8 @@ class Catalogue:
 
 
 def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: str) -> Catalogue:
-    """Compile all Routines; raises `RoutineError` with every problem of every Routine at once."""
-    tools = tuple(tools)
+    """Compile all Routines, which may run one another; raises `RoutineError` with every problem of every one at once."""
+    tools, routines = tuple(tools), tuple(routines)
     compiled: dict[str, CompiledRoutine] = {}
     problems: list[str] = []
     for routine in routines:
@@ -68,7 +68,7 @@ def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: 
             problems.append(f"two routines are named {routine.name!r}")
             continue
         try:
-            compiled[routine.name] = compile_routine(routine, tools, dialect=dialect)
+            compiled[routine.name] = compile_routine(routine, tools, dialect=dialect, routines=routines)
         except RoutineError as error:
             problems += error.problems or (str(error),)
         except RoutineGrammarError as error:

@@ -69,7 +69,8 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def _names_routine(body: bytes) -> bool:
-    if b"routine" not in body and b"\\u00" not in body:
+    plain = body.replace(b"\0", b"")  # the routes' parser reads UTF-16 and UTF-32 too
+    if b"routine" not in plain and b"\\u00" not in plain:
         return False
     try:
         document = json.loads(body)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import ssl
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.model is None and _names_model(arguments):
         own.model = arguments[0]
     try:
-        return _serve(arguments, own)
+        with tempfile.TemporaryDirectory(prefix="routine_grammar_") as folder:
+            return _serve(arguments, own, Path(folder))
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
         return 2
@@ -72,13 +73,13 @@ def _names_model(arguments: Sequence[str]) -> bool:
     return bool(arguments) and not arguments[0].startswith("-")
 
 
-def _serve(arguments: list[str], own: argparse.Namespace) -> int:
+def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
     from routine_grammar.engines.vllm.environment import prepare
 
     started = time.monotonic()
     demo = not own.help and own.model is None and own.config is None
     if not own.help:
-        _check_routines(own)
+        _check_routines(own, folder)
     model = _demo_model() if demo else own.model
     prepare(model, demo=demo)
     _set_plugins()
@@ -91,6 +92,10 @@ def _serve(arguments: list[str], own: argparse.Namespace) -> int:
         parser.error("--grpc and --headless serve no HTTP routes")
     if own.mcp:
         args.tools = own.tools
+    if not 0 <= args.port < 2**16:
+        parser.error(f"argument --port: {args.port} is no port; expected 0 to 65535")
+    if own.model and own.model.startswith(("/", "./", "../")) and not Path(own.model).is_dir():
+        parser.error(f"argument --model: {own.model}: no such folder")
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
@@ -154,27 +159,25 @@ def _server_parser(demo_model: str | None) -> Any:
     return parser
 
 
-def _check_routines(args: argparse.Namespace) -> None:
+def _check_routines(args: argparse.Namespace, folder: Path) -> None:
     """Compile everything once before vLLM is loaded, so that a mistake in a Routine costs a second and not a start.
 
-    With `args.mcp`, `args.tools` is set to a file of the tools that the servers list.
+    With `args.mcp`, `args.tools` is set to a file in `folder` of the tools that the servers list.
     """
     if args.routines and not (args.mcp or args.tools):
         raise RoutineError("--routines needs the tools that they use: --mcp FILE or --tools FILE")
     if args.mcp:
-        args.tools = _record_tools(args.mcp)
+        args.tools = _record_tools(args.mcp, folder / "tools.json")
     routines, tools = routines_and_tools(args)
     load_catalogue(routines, tools, args.tool_call_parser)
     _say(f"{len(routines)} Routines checked against {len(tools)} tools")
 
 
-def _record_tools(config: str) -> str:
+def _record_tools(config: str, file: Path) -> str:
     """List the servers' tools once, into a file that every API server process reads."""
     import asyncio
 
     from routine_grammar.agent.tools import ToolServers, load_mcp_config
-
-    file = Path(tempfile.mkdtemp(prefix="routine_grammar_")) / "tools.json"
 
     async def record() -> None:
         async with ToolServers(load_mcp_config(config)) as servers:
@@ -188,6 +191,20 @@ def _say(message: str) -> None:
     print(f"routine_grammar: {message}", file=sys.stderr, flush=True)
 
 
+def _answers(address: str) -> bool:
+    """Whether our own server answers; it is asked without a proxy, and its certificate is our own affair."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting)
+    try:
+        with urllib.request.build_opener(*handlers).open(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except ssl.SSLError as error:  # it serves, but asks for a certificate of ours
+        return "certificate required" in str(error).lower()
+    except OSError:
+        return False
+
+
 def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
     """Say how long the start takes, and once the server answers, where it is and what to send it."""
     if args.uds:
@@ -195,13 +212,7 @@ def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
     scheme, host = "https" if args.ssl_certfile else "http", args.host or "127.0.0.1"
     address = f"{scheme}://[{host}]:{args.port}" if ":" in host else f"{scheme}://{host}:{args.port}"
     said = 0.0
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    break
-        except (urllib.error.URLError, OSError):
-            pass
+    while not _answers(f"{address}/health"):
         elapsed = time.monotonic() - started
         if elapsed - said >= 10:
             _say(f"starting vLLM, {elapsed:.0f} s")
@@ -214,9 +225,11 @@ def _announce(args: argparse.Namespace, demo: bool, started: float) -> None:
     model = DEMO_MODEL_NAME if demo else (args.served_model_name or [args.model])[0]
     name = routines[0].name
     memory = "".join(f'"memory_input_{variable.name}": {{}}, ' for variable in routines[0].inputs).rstrip(", ")
+    key = ' -H "Authorization: Bearer $API_KEY"' if args.api_key or os.environ.get("VLLM_API_KEY") else ""
+    unverified = " --insecure" if args.ssl_certfile else ""
     print(
         f"""
-curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
+curl{unverified} {address}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{{
   "model": "{model}", "max_tokens": 512,
   "messages": [{{"role": "user", "content": "Please begin."}}],
   "routine": {{"name": "{name}", "memory": {{{memory}}}}}}}'

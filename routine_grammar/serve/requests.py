@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionToolsParam
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
@@ -15,6 +17,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from routine_grammar.api import Turn
 from routine_grammar.engines.vllm.checking import compile_pool
 from routine_grammar.errors import MemoryKeyError, RoutineError, RoutineGrammarError
+from routine_grammar.grammar.turn import MAX_KEYS
 from routine_grammar.routine.keys import MemoryKey, parse_key
 from routine_grammar.routine.values import schema_problem
 from routine_grammar.serve.catalogue import Catalogue
@@ -31,6 +34,7 @@ REFUSED_BESIDE = (
 # Values by which a field says nothing. A thinking budget of 0 forces a token, and -1 is none.
 SAYS_NOTHING: tuple[Any, ...] = (None, False, [], 0)
 SAYS_NO_BUDGET: tuple[Any, ...] = (None, -1)
+MAX_SCHEMA_VALUES = 10_000  # over all keys of a request
 JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
@@ -105,7 +109,7 @@ def prepare_turn(
     Raises `RoutineGrammarError`s.
     """
     compiled = catalogue.get(field.name)
-    _check_calls(messages)
+    _check_messages(messages)
     position = field.position if field.position is not None else position_of(compiled.graph, messages)
     keys = live_keys(catalogue, field)
     turn = catalogue.turn(field.name, position, keys, parallel)
@@ -127,12 +131,32 @@ def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...
     Raises `MemoryKeyError` for a name that is no key's, and for a type that is none.
     """
     compiled = catalogue.get(field.name)
+    if len(field.memory) > MAX_KEYS:
+        raise MemoryKeyError(f"{len(field.memory)} memory keys; the bound is {MAX_KEYS}")
     keys = []
+    left = MAX_SCHEMA_VALUES
     for name, entry in sorted(field.memory.items()):
+        left -= _count_values(name, entry.json_schema, left)
         parse_key(name, compiled.scope.sigil)
         said = _schema_said(name, entry)
         keys.append(MemoryKey(name, compiled.key_types.get(name) if said is None else said, preview=entry.preview))
     return tuple(keys)
+
+
+def _count_values(name: str, schema: Any, most: int) -> int:
+    """How many values a schema has in all; raises `MemoryKeyError` where they are more than `most`."""
+    count, waiting = 0, [schema]
+    while waiting:
+        value = waiting.pop()
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += len(children)
+        if count > most:
+            raise MemoryKeyError(
+                f"memory key {name!r}: the schemas of a request may have {MAX_SCHEMA_VALUES} values in all; with this one they "
+                "have more"
+            )
+        waiting.extend(children)
+    return count
 
 
 def _schema_said(name: str, entry: MemoryEntry) -> Mapping[str, Any] | None:
@@ -153,18 +177,45 @@ def _schema_said(name: str, entry: MemoryEntry) -> Mapping[str, Any] | None:
 
 def _check_schema(name: str, schema: Mapping[str, Any]) -> None:
     try:
-        problem = schema_problem(schema)
+        problem = _known_problem(json.dumps(schema, sort_keys=True))
     except (TypeError, ValueError):  # a `$schema` or an `$id` that is no text
         problem = "invalid JSON Schema"
     if problem:
         raise MemoryKeyError(f"memory key {name!r}: {problem}")
 
 
-def _check_calls(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what is no call: vLLM checks the messages' calls only as it reads them."""
+@lru_cache(maxsize=4096)  # clients send the same types with every turn
+def _known_problem(schema: str) -> str | None:
+    return schema_problem(json.loads(schema))
+
+
+def _read_whole(value: Any) -> None:
+    """Go through all of a validated value: pydantic checks an iterable only as it is read."""
+    if isinstance(value, dict):
+        for part in value.values():
+            _read_whole(part)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for part in value:
+            _read_whole(part)
+
+
+def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what vLLM would refuse as it reads the messages: by then they are ours, and changed."""
+    if not messages:
+        raise RoutineError("messages: expected at least one")
     for index, message in enumerate(messages):
+        if not isinstance(message.get("content"), str | list | None):
+            raise RoutineError(f"messages[{index}].content: expected text, or a list of parts")
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise RoutineError(f"messages[{index}].tool_calls: expected a list of calls")
         if not all(isinstance(call.get("function"), dict) for call in calls):
             raise RoutineError(f"messages[{index}].tool_calls: expected a function in every call")
+    try:
+        _read_whole(ChatCompletionRequest.model_validate({"messages": json.loads(json.dumps(messages))}).messages)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.islower())
+        raise RoutineError(f"messages, {where}: {first['msg']}") from error
+    except RecursionError as error:
+        raise RoutineError("messages are nested too deeply") from error

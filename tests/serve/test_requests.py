@@ -156,3 +156,42 @@ def test_an_empty_position_is_refused_whatever_was_taken_before(catalogue: Catal
         prepare_turn(catalogue, field({}), messages)
         with pytest.raises(RoutineError, match="position"):
             prepare_turn(catalogue, field({}, ""), messages)
+
+
+PART = {"type": "text", "text": "x"}
+MESSAGES: list[Any] = [
+    [],
+    [{"role": "user", "content": [5]}],
+    [{"role": "user", "content": [None]}],
+    [{"role": "tool", "tool_call_id": "a", "content": [[]]}],
+    [{"role": "user", "content": {"a": 1}}],
+    [{"role": "user", "content": [{"type": "text", "text": 5}]}],
+    [{"role": "user", "content": [{"type": "text"}]}],
+    [{"role": "assistant", "content": "x", "tool_calls": [{"id": "a", "type": "function", "function": 5}]}],
+]
+
+
+@pytest.mark.parametrize("messages", MESSAGES)
+def test_messages_that_vllm_would_refuse_are_refused(catalogue: Catalogue, messages: list[Any]) -> None:
+    with pytest.raises((RoutineError, ValidationError)):
+        prepare_turn(catalogue, field({}), messages)
+    with pytest.raises((VLLMValidationError, ValidationError)):
+        apply(catalogue, messages=messages)
+
+
+def test_messages_of_parts_are_taken(catalogue: Catalogue) -> None:
+    messages = [{"role": "user", "content": [PART, PART]}]
+    assert prepare_turn(catalogue, field({}), messages).messages[-1]["content"][:2] == [PART, PART]
+
+
+def test_too_many_keys_and_too_large_types_are_refused_at_once(catalogue: Catalogue) -> None:
+    many: dict[str, Any] = {f"memory_1_y{number}": {} for number in range(10_001)}
+    with pytest.raises(MemoryKeyError, match="memory keys; the bound is 10000"):
+        live_keys(catalogue, field(many))
+    large = {"schema": {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(5_000)}}}
+    with pytest.raises(MemoryKeyError, match="memory_1_y.* may have 10000 values in all"):
+        live_keys(catalogue, field({KEY: large, "memory_1_y": large}))
+
+
+def test_one_call_a_turn_where_parallel_calls_are_not_wanted(catalogue: Catalogue) -> None:
+    assert apply(catalogue, parallel_tool_calls=False)._plan is not None

@@ -85,7 +85,16 @@ def hide_broken_packages() -> tuple[str, ...]:
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]
         _LOG.info("%s is hidden from import: it is built for CUDA, and the installed torch is not", name)
+    if hidden and "transformers" in sys.modules:
+        _forget_availability(sys.modules["transformers.utils.import_utils"])
     return hidden
+
+
+def _forget_availability(import_utils: object) -> None:
+    """Make an imported transformers look again for the packages that it asked for before."""
+    for function in vars(import_utils).values():
+        if getattr(function, "__name__", "").startswith(("is_torch", "_is_package")) and hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 def _let_children_hide_them_too() -> None:

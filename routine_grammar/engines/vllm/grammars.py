@@ -58,6 +58,10 @@ class CompiledGrammars:
                 self._compiled.popitem(last=False)
         return rows
 
+    def fewest_tokens(self, payload: str) -> int:
+        """How many tokens the shortest text of a payload's grammar needs."""
+        return Matcher(self.rows(payload)).fewest_tokens
+
     def check(self, payload: str, max_tokens: int | None, stop: Iterable[int] = ()) -> None:
         """Raise `GrammarError` where a payload can't be compiled, or where no text of it fits into `max_tokens`.
 

@@ -34,6 +34,7 @@ def apply_patches() -> None:
     patch_budget()
     patch_validation()
     patch_early_check()
+    patch_room()
     patch_kernel_scan()
     patch_discarded_samples()
     patch_startup_interrupt()
@@ -118,6 +119,7 @@ def patch_early_check() -> None:
         async def create(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
             params = getattr(request, "structured_outputs", None)
             if params is not None and is_payload(params.grammar):
+                _check_beside(request)
                 most = getattr(request, "max_completion_tokens", None) or request.max_tokens
                 await check_off_loop(self.renderer.tokenizer, params.grammar, most)
             return await original(self, request, *args, **kwargs)
@@ -126,6 +128,30 @@ def patch_early_check() -> None:
 
     _replace(OpenAIServingChat, "create_chat_completion", ("self", "request"), replacement)
     _replace(OpenAIServingCompletion, "create_completion", ("self", "request"), replacement)
+
+
+def patch_room() -> None:
+    """Refuse a prompt that leaves no room for the shortest text of its grammar.
+
+    Why: `SamplingParams` are validated without the prompt, and `max_tokens` may be more than the model's length leaves. Goes
+    when validation is given both.
+    """
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+            request = original(self, *args, **kwargs)
+            constraint = getattr(request.sampling_params, "structured_outputs", None)
+            if constraint is not None and is_payload(constraint.grammar):
+                prompt = request.prompt_token_ids if request.prompt_embeds is None else request.prompt_embeds
+                room = self.model_config.max_model_len - len(prompt)
+                most = request.sampling_params.max_tokens
+                _check_fits(self.tokenizer, constraint.grammar, room if most is None else min(most, room), room)
+            return request
+
+        return process_inputs
+
+    _replace(InputProcessor, "process_inputs", ("self", "request_id", "prompt", "params"), replacement)
 
 
 def patch_kernel_scan() -> None:
@@ -249,6 +275,27 @@ def _check(params: Any, tokenizer: Any) -> None:
         compiled.check(params.structured_outputs.grammar, params.max_tokens, params.all_stop_token_ids)
     except RoutineGrammarError as error:
         _refuse(str(error))
+
+
+def _check_beside(request: Any) -> None:
+    """Refuse what would drop a grammar in silence: beam search, and tools that bring grammars of their own."""
+    if getattr(request, "use_beam_search", False):
+        _refuse("can't be kept beside `use_beam_search`", "use_beam_search")
+    choice = getattr(request, "tool_choice", None)
+    if choice not in (None, "none", "auto"):
+        _refuse("can't be kept beside a `tool_choice` of 'required' or of one tool", "tool_choice")
+    if any(getattr(tool.function, "strict", None) for tool in getattr(request, "tools", None) or ()):
+        _refuse("can't be kept beside tools that are `strict`", "tools")
+
+
+def _check_fits(tokenizer: Any, payload: str, budget: int, room: int) -> None:
+    """Refuse a budget of tokens that holds no text of a grammar."""
+    from routine_grammar.engines.vllm.grammars import CompiledGrammars
+
+    fewest = CompiledGrammars.of(tokenizer).fewest_tokens(payload)
+    if budget < fewest:
+        left = f"the prompt leaves {room} tokens, and" if budget == room else f"max_tokens is {budget}, and"
+        _refuse(f"{left} the shortest text that it allows needs {fewest}", "max_tokens")
 
 
 def _refuse(message: str, parameter: str = "structured_outputs.grammar") -> None:
