@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,42 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     command = f"{sys.executable} -m routine_grammar lark {MEETING} --tools {TOOLS} | true"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "redirected", "message"),
+    [
+        ("ascii", "", "error: the output has '\\u8abf', which ascii lacks: set PYTHONIOENCODING=utf-8"),
+        ("utf-8", "> /dev/full", "error: the output: No space left on device"),
+        ("utf-8", ">&-", ""),
+    ],
+)
+def test_an_output_that_cannot_be_written(tmp_path: Path, encoding: str, redirected: str, message: str) -> None:
+    file = written(tmp_path, "a.yaml", "name: r\nsteps: [{name: 調べる, tool: t}]\n")
+    command = f"{sys.executable} -m routine_grammar convert {file} {redirected}"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    ran = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr.strip()) == (2 if message else 0, message)
+
+
+def test_check_escapes_what_the_output_lacks(tmp_path: Path) -> None:
+    file = written(tmp_path, "a.yaml", "name: r\nsteps: [{name: a, tools: 調べる}]\n")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "routine_grammar", "check", file]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+def test_a_routine_that_runs_another_is_checked_with_the_file_beside_it(tmp_path: Path, capsys: Captured) -> None:
+    file = written(tmp_path, "a.yaml", "name: a\nsteps: [{name: b, routine: b, arguments: {x: {const: 5}}}]\n")
+    tools = written(tmp_path, "tools.json", '[{"name": "t", "inputSchema": {"type": "object"}}]')
+    assert main(["check", file, "--tools", tools]) == 1
+    assert "field routine: unknown routine 'b'" in capsys.readouterr().out
+    written(tmp_path, "b.yaml", "name: b\ninputs: {x: {type: string}}\nsteps: [{name: c, tool: t}]\n")
+    assert main(["check", file, "--tools", tools]) == 1
+    assert "constant 5 does not fit the input: 5 is not of type 'string'" in capsys.readouterr().out
+    written(tmp_path, "b.yaml", "name: b\ninputs: {x: {type: integer}}\nsteps: [{name: c, tool: t}]\n")
+    assert main(["check", file, "--tools", tools]) == 0
+    capsys.readouterr()
+    assert main(["lark", file, "--tools", tools]) == 0
+    assert "at_1_1_1: ANSWER" in capsys.readouterr().out

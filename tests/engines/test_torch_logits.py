@@ -56,5 +56,7 @@ def test_a_free_sequence_keeps_its_logits_and_a_wrong_token_is_an_error() -> Non
         processor(torch.cat([ids, torch.full((2, 1), 65)], dim=1), scores)
     with pytest.raises(EngineError, match="do not go on from those of the last call"):
         processor(ids, scores)
+    with pytest.raises(EngineError, match="scores of 256 tokens, and matchers of a vocabulary of 257"):
+        processor(ids, scores[:, :256])
     with pytest.raises(EngineError, match="1 sequences, and 2 matchers"):
         processor(ids[:1], scores[:1])

@@ -57,6 +57,15 @@ def test_a_bit_is_set_exactly_where_the_bytes_keep_the_automaton_alive(grammar: 
         text += vocabulary.tokens[token]
 
 
+def test_a_budget_that_is_too_small_by_now_leaves_the_shortest_way() -> None:
+    vocabulary = Vocabulary([bytes((byte,)) for byte in range(256)] + [b""], {}, [256])
+    matcher = Matcher(TokenRows(Automaton(Grammar(Leaf("AB", "ab|cde"))), VocabularyRows.shared(vocabulary)))
+    matcher.limit(1)
+    assert matcher.allowed().tolist() == [ord("a")]
+    assert matcher.advance(ord("a"))
+    assert matcher.allowed().tolist() == [ord("b")]
+
+
 @settings(max_examples=60 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_a_walk_within_any_budget_ends_in_a_whole_text(grammar: Grammar, seed: int) -> None:

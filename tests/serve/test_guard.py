@@ -57,4 +57,6 @@ def test_only_chat_takes_routine() -> None:
         refused = server.post("/v1/completions", content=body)
         assert refused.status_code == 400
         assert "/v1/completions" in refused.json()["error"]["message"]
+    for encoding in ("utf-16", "utf-16-le", "utf-32-be"):
+        assert server.post("/v1/completions", content='{"routine": {}}'.encode(encoding)).status_code == 400
     assert server.post("/v1/completions", content='{"a": "routine"}').text == '{"a": "routine"}'

@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+
+from routine_grammar.serve import launcher
 
 SERVE = (sys.executable, "-m", "routine_grammar.serve")
 
@@ -55,6 +59,8 @@ def test_a_start_can_be_stopped_and_leaves_no_process() -> None:
         (("--mcp", "none.json"), "none.json"),
         (("--no-such-flag",), "unrecognized arguments: --no-such-flag"),
         (("--mcp", "a.json", "--tools", "b.json"), ""),
+        (("--port", "99999"), "argument --port: 99999 is no port"),
+        (("--model", "/no/such/folder"), "argument --model: /no/such/folder: no such folder"),
         (("--port", "8000", "a-model"), "give the model 'a-model' before all flags, or as --model"),
     ],
 )
@@ -63,3 +69,13 @@ def test_what_is_wrong_with_the_arguments_is_told(tmp_path: Path, arguments: Seq
     assert server.returncode == 2
     assert message in server.stderr
     assert "Traceback" not in server.stderr
+
+
+def test_an_answer_is_awaited_from_the_server_itself_and_from_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert launcher._answers(f"http://127.0.0.1:{server.server_port}/pyproject.toml")
+        thread.join()
+    assert not launcher._answers(f"http://127.0.0.1:{server.server_port}/")

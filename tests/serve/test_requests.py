@@ -189,7 +189,7 @@ def test_too_many_keys_and_too_large_types_are_refused_at_once(catalogue: Catalo
     with pytest.raises(MemoryKeyError, match="memory keys; the bound is 10000"):
         live_keys(catalogue, field(many))
     large = {"schema": {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(5_000)}}}
-    with pytest.raises(MemoryKeyError, match="memory_1_y.* may have 10000 values in all"):
+    with pytest.raises(MemoryKeyError, match=r"memory_1_y.* may have 10000 values in all"):
         live_keys(catalogue, field({KEY: large, "memory_1_y": large}))
 
 

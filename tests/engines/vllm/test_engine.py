@@ -117,6 +117,21 @@ def test_a_budget_that_fits_no_call_is_refused_at_once(
         engine.generate(["x"], [turn.sampling_params(max_tokens=fewest - 1)], use_tqdm=False)
 
 
+def test_a_prompt_that_leaves_no_room_is_refused_at_once(
+    engine: LLM, demo: dict[str, CompiledRoutine], vocabulary: Vocabulary
+) -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    turn = all_turns(demo["repository_review"])[0][1]
+    fewest = turn.fewest_tokens(vocabulary)
+    long = {"prompt_token_ids": [1] * (4096 - fewest + 1)}
+    with pytest.raises(VLLMValidationError, match=f"leaves {fewest - 1} tokens.*needs {fewest}"):
+        engine.generate([long], [turn.sampling_params()], use_tqdm=False)
+    fitting = {"prompt_token_ids": [1] * (4096 - fewest)}
+    (output,) = engine.generate([fitting], [turn.sampling_params()], use_tqdm=False)
+    assert turn.accepts(output.outputs[0].text)
+
+
 def test_the_end_fits_where_max_tokens_leaves_room_for_it(
     engine: LLM, demo: dict[str, CompiledRoutine], vocabulary: Vocabulary
 ) -> None:
