@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -48,6 +49,18 @@ def test_the_request_to_paste(block: str, base_url: str) -> None:
     body = words[words.index("-d") + 1]
     answer = httpx.post(f"{base_url}/chat/completions", content=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert answer.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "git_status"
+
+
+@pytest.mark.server
+@pytest.mark.filterwarnings("ignore")
+def test_the_clients(base_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        exec(compile(block.replace("http://127.0.0.1:8000/v1", base_url), "docs/clients.md", "exec"), names)
+    assert names["chat"].graph.routine.name == "meeting_times"
+    assert [call.step.id for call in names["calls"]] == ["1"]
+    assert '{"timezone": "memory_input_' in capsys.readouterr().out
+    assert names["call"]["name"] == "convert_time"
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))

@@ -89,7 +89,7 @@ async def complete(
             )
     except (openai.OpenAIError, TimeoutError) as error:
         raise _server_error(error, where) from error
-    return _reply(completion, where)
+    return read_reply(completion, where)
 
 
 def constrained_fields(routine: Routine, position: str, keys: Iterable[MemoryKey]) -> dict[str, Any]:
@@ -182,7 +182,8 @@ def _ways(tool: Tool, step: Step, name: str, schema: Any, keys: Sequence[MemoryK
     return live if isinstance(source, AnyKey) else [schema, *live]
 
 
-def _reply(completion: ChatCompletion, where: str) -> Reply:
+def read_reply(completion: ChatCompletion, where: str) -> Reply:
+    """Read an answer out of a completion; raises `RunError` where there is none."""
     # Servers differ from what OpenAI's types promise, and the client checks nothing.
     choices = getattr(completion, "choices", None)
     if not choices or choices[0].message is None:

@@ -53,6 +53,14 @@ class Tool:
             idempotent=_hint(name, hints, "idempotentHint", "idempotent_hint"),
         )
 
+    def to_mcp(self) -> dict[str, Any]:
+        """The tool as MCP lists it; `from_mcp` reads it back."""
+        hints = {"readOnlyHint": self.read_only, "destructiveHint": self.destructive, "idempotentHint": self.idempotent}
+        said = {hint: value for hint, value in hints.items() if value is not None}
+        listed = {"name": self.name, "description": self.description, "inputSchema": dict(self.input_schema)}
+        output = {} if self.output_schema is None else {"outputSchema": dict(self.output_schema)}
+        return listed | output | ({"annotations": said} if said else {})
+
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The schema of each parameter, as written in the input schema."""

@@ -14,12 +14,14 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from routine_grammar.engines.vllm.checking import compile_pool
 from routine_grammar.errors import EngineError, MemoryKeyError, RoutineGrammarError
 from routine_grammar.grammar.dialects import dialect_names
 from routine_grammar.routine import routine_to_document, to_text
+from routine_grammar.serve.answers import CheckAnswer, ErrorAnswer, RoutineAnswer, RoutineList, TurnAnswer
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
 from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, listed_problems
 from routine_grammar.serve.guard import CHAT, RoutineGuard, error_response
@@ -64,9 +66,10 @@ async def off_loop(function: Any, *args: Any) -> Any:
 
 
 router = APIRouter()
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer}}
 
 
-@router.get("/v1/routines")
+@router.get("/v1/routines", response_model=RoutineList)
 async def list_routines(raw_request: Request) -> dict[str, Any]:
     """Every Routine that the server offers."""
     routines = [
@@ -82,7 +85,7 @@ async def list_routines(raw_request: Request) -> dict[str, Any]:
     return {"routines": routines}
 
 
-@router.get("/v1/routines/{name}")
+@router.get("/v1/routines/{name}", response_model=RoutineAnswer, responses=NOT_FOUND)
 async def show_routine(name: str, raw_request: Request) -> Any:
     """One Routine: as a document, as text, and as one grammar in Lark."""
     try:
@@ -94,12 +97,18 @@ async def show_routine(name: str, raw_request: Request) -> Any:
         "version": compiled.routine.version,
         "document": routine_to_document(compiled.routine),
         "text": to_text(compiled.routine),
+        "tools": [tool.to_mcp() for tool in compiled.tools],
         "positions": list(compiled.graph.positions),
         "lark": await off_loop(lambda: compiled.lark),
     }
 
 
-@router.post("/v1/routines/check", dependencies=[Depends(validate_json_request)])
+@router.post(
+    "/v1/routines/check",
+    dependencies=[Depends(validate_json_request)],
+    response_model=CheckAnswer,
+    responses={status: {"model": ErrorAnswer} for status in (429, 503)},
+)
 async def check_routine(body: CheckBody, raw_request: Request) -> Any:
     """All problems of a Routine, by itself and with its tools."""
     own = catalogue_of(raw_request).tools
@@ -113,7 +122,12 @@ async def check_routine(body: CheckBody, raw_request: Request) -> Any:
         return {"problems": list(getattr(error, "problems", ()) or (str(error),))}
 
 
-@router.post("/v1/routines/{name}/turn", dependencies=[Depends(validate_json_request)])
+@router.post(
+    "/v1/routines/{name}/turn",
+    dependencies=[Depends(validate_json_request)],
+    response_model=TurnAnswer,
+    responses={400: {"model": ErrorAnswer}, **NOT_FOUND},
+)
 async def show_turn(name: str, body: TurnBody, raw_request: Request) -> Any:
     """What may come next at a position."""
     catalogue = catalogue_of(raw_request)
@@ -138,7 +152,15 @@ async def show_turn(name: str, body: TurnBody, raw_request: Request) -> Any:
         return error_response(str(error), 400, "memory" if isinstance(error, MemoryKeyError) else "position")
 
 
-@router.post(CHAT, dependencies=[Depends(validate_json_request)])
+@router.post(
+    CHAT,
+    dependencies=[Depends(validate_json_request)],
+    response_model=None,
+    responses={
+        200: {"model": ChatCompletionResponse, "content": {"text/event-stream": {}}},
+        **{status: {"model": ErrorAnswer} for status in (400, 404, 500)},
+    },
+)
 async def chat(request: RoutineChatRequest, raw_request: Request) -> Any:
     """Chat completions as vLLM has them; with `routine`, under it."""
     if request.routine is None:
