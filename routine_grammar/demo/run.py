@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +25,12 @@ from rich.console import Console
 
 from routine_grammar.agent.execution import Finished, RunSettings, TurnTaken, execute
 from routine_grammar.agent.tools import ServerConfig, ToolServers
-from routine_grammar.api import CompiledRoutine, Turn, compile_routine
+from routine_grammar.api import CompiledRoutine, compile_routine
 from routine_grammar.demo.catalogue import demo_routines
 from routine_grammar.demo.repository import throwaway_repository
 from routine_grammar.demo.server import model_server
 from routine_grammar.demo.view import Waiting, make_console, show_beginning, show_end, show_turn
 from routine_grammar.errors import RoutineError, RunError, ToolError
-from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine import MemoryKey, Routine
 from routine_grammar.routine.problems import nearest
@@ -103,29 +102,6 @@ async def carry_out(
             show_turn(console, event, forced[-1])
 
 
-def count_forced(turn: Turn, vocabulary: Vocabulary, token_ids: Sequence[int]) -> int | None:
-    """How many of a turn's tokens were the only possible continuation; None where they are not of this turn's grammar."""
-    matcher = turn.matcher(vocabulary)
-    forced = 0
-    for token in token_ids:
-        if not 0 <= token < vocabulary.size:
-            return None
-        forced += _is_forced(matcher, vocabulary, token)
-        if not matcher.advance(token):
-            return None
-    return forced
-
-
-def _is_forced(matcher: Matcher, vocabulary: Vocabulary, token: int) -> bool:
-    if token in vocabulary.eos:
-        return matcher.may_end and set(matcher.allowed().tolist()) <= set(vocabulary.eos)
-    pieces = matcher.forced_pieces()
-    data = vocabulary.tokens[token]
-    if data:
-        return pieces[: len(data)] == list(data)
-    return bool(pieces) and vocabulary.special.get(str(pieces[0])) == token
-
-
 def _forced_counter(
     routine: Routine, servers: ToolServers, model: Model, console: Console
 ) -> Callable[[TurnTaken], int | None]:
@@ -141,7 +117,7 @@ def _forced_counter(
             return None
         # The server was told the types of the keys, not their values.
         keys = [MemoryKey(key.name, key.schema) for key in event.live_keys]
-        return count_forced(compiled.turn(event.position, keys), vocabulary, event.token_ids)
+        return compiled.turn(event.position, keys).matcher(vocabulary).count_forced(event.token_ids)
 
     return count
 

@@ -148,6 +148,26 @@ class Matcher:
         self.rollback(len(forced))
         return forced
 
+    def count_forced(self, token_ids: Iterable[int]) -> int | None:
+        """Take these tokens, and tell how many of them were the only possible continuation; None where one is not allowed."""
+        forced = 0
+        for token in token_ids:
+            if not 0 <= token < self.size:
+                return None
+            forced += self._is_forced(token)
+            if not self.advance(token):
+                return None
+        return forced
+
+    def _is_forced(self, token: int) -> bool:
+        if token in self._eos:
+            return self.may_end and set(self.allowed().tolist()) <= set(self._eos.tolist())
+        pieces = self.forced_pieces()
+        data = self._rows.vocabulary.tokens[token]
+        if data:
+            return pieces[: len(data)] == list(data)
+        return bool(pieces) and self._rows.vocabulary.special.get(str(pieces[0])) == token
+
     def _tokens_left(self) -> int | None:
         """How many tokens of text the budget leaves behind the next one, where that may matter; else None."""
         if self._text_budget is None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from routine_grammar.api import CompiledRoutine, Turn, compile_routine
 from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.graph import START
 from routine_grammar.routine.keys import MemoryKey
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.problems import nearest
 from routine_grammar.routine.tools import Tool
+from routine_grammar.serve.metrics import CACHE
 
 MAX_TURNS = 4096
 SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
@@ -24,14 +27,24 @@ SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
 class Catalogue:
     """Compiled Routines by name, and the tools they may use. Safe to use from several threads.
 
-    `added_tokens`: the texts that the served model's tokenizer reads as tokens of their own.
+    `vocabulary` is the served model's, None before the server knows it.
     """
 
     tools: tuple[Tool, ...]
     routines: dict[str, CompiledRoutine]
-    added_tokens: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = None
     _turns: OrderedDict[tuple[str, str, bool, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """The texts that the served model's tokenizer reads as tokens of their own."""
+        return () if self.vocabulary is None else tuple(self.vocabulary.special)
+
+    def matcher(self, turn: Turn) -> Matcher:
+        """A matcher of a turn over the served model's vocabulary."""
+        assert self.vocabulary is not None
+        return turn.matcher(self.vocabulary)
 
     def get(self, name: str) -> CompiledRoutine:
         """The Routine of this name; raises `RoutineError` where there is none."""
@@ -47,6 +60,7 @@ class Catalogue:
         compiled = self.get(name)
         memo = (name, START if position is None else position, parallel, tuple((key.name, repr(key.schema)) for key in keys))
         with self._lock:
+            CACHE.labels(str(memo in self._turns).lower()).inc()
             if memo in self._turns:
                 self._turns.move_to_end(memo)
                 return self._turns[memo]

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from routine_grammar.engines.vllm.checking import compile_pool
 from routine_grammar.errors import RoutineError
+from routine_grammar.masks.matcher import Matcher
 from routine_grammar.routine.graph import Graph, Taken
 from routine_grammar.serve.call_ids import make_call_id
+from routine_grammar.serve.metrics import count_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,12 @@ class TurnPlan:
     graph: Graph
     position: str
     live: frozenset[str]
+    matcher: Callable[[], Matcher]
+
+
+def _count(plan: TurnPlan, token_ids: Sequence[int]) -> None:
+    """Count a decoded turn in the metrics, off the event loop."""
+    compile_pool().submit(count_turn, plan.graph.routine.name, tuple(token_ids), plan.matcher)
 
 
 class CallIds:
@@ -74,6 +83,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
             super().__init__(*args, **kwargs)
             self._fresh: Callable[[], Any] = lambda: parser(*args, **kwargs)
             self._content = ""
+            self._tokens: list[int] = []
             self._ids: CallIds | None = None
 
         def adjust_request(self, request: Any) -> Any:
@@ -95,6 +105,8 @@ def with_positions(parser: type[Any]) -> type[Any]:
             """Parse a whole output."""
             reasoning, content, calls = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
             plan = plan_of(request)
+            if plan is not None:
+                _count(plan, model_output_token_ids)
             if plan is not None and calls:
                 delta = self._fresh().parse_delta(model_output, list(model_output_token_ids), request, [], finished=True)
                 _give_whole(plan, calls, content, delta)
@@ -104,6 +116,10 @@ def with_positions(parser: type[Any]) -> type[Any]:
             """Parse a piece of a streamed output."""
             delta = super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
             plan = plan_of(request)
+            if plan is not None:
+                self._tokens += delta_token_ids
+                if kwargs.get("finished"):
+                    _count(plan, self._tokens)
             if delta is not None and plan is not None:
                 self._content += delta.content or ""
                 self._ids = self._ids or CallIds(plan)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -22,6 +22,7 @@ from routine_grammar.routine.keys import MemoryKey, parse_key
 from routine_grammar.routine.values import schema_problem
 from routine_grammar.serve.catalogue import Catalogue
 from routine_grammar.serve.history import position_of
+from routine_grammar.serve.metrics import COMPILE, refusals_counted
 from routine_grammar.serve.parsing import TurnPlan
 from routine_grammar.serve.prompt import PromptStyle, prompt_markers, system_block, with_routine
 
@@ -82,6 +83,11 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
 
     `body` is what the client sent, before vLLM's validators changed it. Raises `VLLMValidationError`, a 400.
     """
+    with refusals_counted():
+        await _apply(request, body, catalogue)
+
+
+async def _apply(request: RoutineChatRequest, body: Mapping[str, Any], catalogue: Catalogue) -> None:
     field = request.routine
     assert field is not None
     for name in REFUSED_BESIDE:
@@ -108,6 +114,11 @@ def prepare_turn(
 
     Raises `RoutineGrammarError`s.
     """
+    with COMPILE.time():
+        return _prepared(catalogue, field, messages, parallel)
+
+
+def _prepared(catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapping[str, Any]], parallel: bool) -> PreparedTurn:
     compiled = catalogue.get(field.name)
     _check_messages(messages)
     position = field.position if field.position is not None else position_of(compiled.graph, messages)
@@ -122,7 +133,13 @@ def prepare_turn(
         }
         for tool in compiled.tools
     ]
-    return PreparedTurn(turn, TurnPlan(compiled.graph, position, compiled.live(keys)), turn.payload, chat, tools)
+    return PreparedTurn(
+        turn,
+        TurnPlan(compiled.graph, position, compiled.live(keys), partial(catalogue.matcher, turn)),
+        turn.payload,
+        chat,
+        tools,
+    )
 
 
 def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...]:

@@ -234,7 +234,7 @@ def _warm_up(catalogue: Catalogue, tokenizer: Any) -> None:
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
 
     grammars = CompiledGrammars.of(tokenizer)
-    catalogue.added_tokens = tuple(grammars.vocabulary.special)
+    catalogue.vocabulary = grammars.vocabulary
     for compiled in catalogue.routines.values():
         keys = [name for name in compiled.key_types if name.startswith("memory_input_")]
         grammars.check(compiled.turn(None, keys).payload, None)

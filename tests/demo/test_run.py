@@ -20,7 +20,7 @@ from routine_grammar.agent.tools import ServerConfig, ToolResult, ToolServers
 from routine_grammar.api import compile_routine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.demo.repository import throwaway_repository
-from routine_grammar.demo.run import carry_out, count_forced, require_packages, run_demo
+from routine_grammar.demo.run import carry_out, require_packages, run_demo
 from routine_grammar.demo.server import model_server as served
 from routine_grammar.demo.view import Waiting, one_line, share, show_end, show_turn, wrapped
 from routine_grammar.errors import EngineError, RoutineError, RunError, ToolError
@@ -160,14 +160,14 @@ def test_forced_tokens_are_counted() -> None:
     ]
     call = b'\n{"name": "git_status", "arguments": {"repo_path": "memory_input_repo_path"}}\n'
     turn = compiled.turn("start", keys)
-    assert count_forced(turn, vocabulary, [256, *call, 257, 258]) == len(call) + 3
-    assert count_forced(turn, vocabulary, [256, *call[:5]]) == 6
-    assert count_forced(turn, vocabulary, [256, *call, 256]) is None
-    assert count_forced(turn, vocabulary, [999]) is None
+    assert turn.matcher(vocabulary).count_forced([256, *call, 257, 258]) == len(call) + 3
+    assert turn.matcher(vocabulary).count_forced([256, *call[:5]]) == 6
+    assert turn.matcher(vocabulary).count_forced([256, *call, 256]) is None
+    assert turn.matcher(vocabulary).count_forced([999]) is None
     # At a branch: whether there is a thought, and which of `git_diff…` and `git_show` it is, is not forced.
     call = b'\n{"name": "git_show", "arguments": {"repo_path": "memory_input_repo_path", "revision": "HEAD"}}\n'
     turn = compiled.turn("1", [*keys, MemoryKey("memory_1_status", {"type": "string"})])
-    assert count_forced(turn, vocabulary, [256, *call, 257, 258]) == len(call) + 3 - 2
+    assert turn.matcher(vocabulary).count_forced([256, *call, 257, 258]) == len(call) + 3 - 2
 
 
 async def test_a_whole_review_is_shown(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from routine_grammar import Vocabulary
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.errors import MemoryKeyError, RoutineError, RoutineGrammarError
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
@@ -30,7 +31,7 @@ INPUTS: dict[str, Any] = {KEY: {}, "memory_input_narrow_view": {}, "memory_input
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     loaded = load_catalogue(demo_routines(), demo_tools(), "hermes")
-    loaded.added_tokens = ("<|served|>",)
+    loaded.vocabulary = Vocabulary([*(bytes((byte,)) for byte in range(256)), b"", b""], {"<|served|>": 256}, [257])
     return loaded
 
 

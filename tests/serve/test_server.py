@@ -251,3 +251,80 @@ def test_routes_that_cannot_honour_routine_refuse_it(base_url: str, path: str) -
     answer = httpx.post(f"{base_url}/{path}", json={"model": MODEL, "prompt": "x", "routine": ROUTINE})
     assert answer.status_code == 400
     assert "`routine` is served by POST /v1/chat/completions alone" in answer.json()["error"]["message"]
+
+
+def test_usage_and_finish_reason_are_told_whole_and_streamed(base_url: str) -> None:
+    client = openai.OpenAI(base_url=base_url, api_key="none")
+    asked: dict[str, Any] = {**ASK, "seed": 3, "temperature": 1.0, "extra_body": {"routine": ROUTINE}}
+    whole = client.chat.completions.create(**asked)
+    assert whole.choices[0].finish_reason == "tool_calls"
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens > 100 < whole.usage.prompt_tokens + whole.usage.completion_tokens
+    parts = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert [choice.finish_reason for part in parts for choice in part.choices if choice.finish_reason] == ["tool_calls"]
+    assert parts[-1].usage is not None
+    assert parts[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert parts[-1].usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_choices_have_ids_and_log_probabilities_of_their_own(base_url: str, stream: bool) -> None:
+    body = {"routine": ROUTINE, "n": 3, "temperature": 1.0, "logprobs": True, "top_logprobs": 1, "stream": stream}
+    answer = chat(base_url, **body)
+    if stream:
+        lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line.startswith("data: {")]
+        choices = [choice for line in lines for choice in json.loads(line)["choices"]]
+        calls = [(choice["index"], call) for choice in choices for call in choice["delta"].get("tool_calls") or ()]
+        ids = {index: call["id"] for index, call in calls if call.get("id")}
+        assert any(choice["logprobs"] for choice in choices)
+    else:
+        whole = answer.json()["choices"]
+        ids = {choice["index"]: choice["message"]["tool_calls"][0]["id"] for choice in whole}
+        assert all(choice["logprobs"]["content"] for choice in whole)
+    assert sorted(ids) == [0, 1, 2]
+    assert len(set(ids.values())) == 3
+    assert all(each.startswith(f"rg.{REVIEW}.") for each in ids.values())
+
+
+def test_a_client_that_leaves_in_mid_stream_leaves_nothing_running(base_url: str) -> None:
+    for _ in range(4):
+        with httpx.stream(
+            "POST", f"{base_url}/chat/completions", json={**ASK, "routine": ROUTINE, "stream": True}, timeout=60
+        ) as answer:
+            next(answer.iter_bytes())
+    assert chat(base_url, routine=ROUTINE).status_code == 200
+
+
+def figures(base_url: str) -> dict[str, float]:
+    lines = httpx.get(base_url.removesuffix("v1") + "metrics").text.splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
+def test_metrics_of_our_own_stand_beside_those_of_vllm(base_url: str) -> None:
+    before, of_review = figures(base_url), f'{{routine="{REVIEW}"}}'
+    for stream in (False, True):
+        assert chat(base_url, routine=ROUTINE, stream=stream).status_code == 200
+    assert chat(base_url, routine={**ROUTINE, "position": "99"}).status_code == 400
+    for _ in range(100):  # turns are counted behind their answers
+        after = figures(base_url)
+        if after[f"routine_grammar_turns_total{of_review}"] == before.get(f"routine_grammar_turns_total{of_review}", 0) + 2:
+            break
+    else:
+        raise AssertionError("two turns were not counted")
+    gained = {name: value - before.get(name, 0) for name, value in after.items()}
+    tokens, forced = (gained[f"routine_grammar_{what}_total{of_review}"] for what in ("tokens", "forced_tokens"))
+    assert tokens > forced > tokens / 2
+    assert gained['routine_grammar_refusals_total{reason="RoutineError"}'] == 1
+    assert gained["routine_grammar_compile_seconds_count"] == 3
+    assert gained['routine_grammar_turn_cache_total{kept="true"}'] >= 1
+
+
+def test_the_openapi_document_has_the_field_and_the_answers(base_url: str) -> None:
+    document = httpx.get(base_url.removesuffix("v1") + "openapi.json").json()
+    schemas = document["components"]["schemas"]
+    asked = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = schemas[asked["$ref"].rpartition("/")[2]]["properties"]
+    assert "RoutineField" in json.dumps(fields["routine"])
+    for path, answer in (("", "RoutineList"), ("/{name}", "RoutineAnswer"), ("/check", "CheckAnswer")):
+        (described,) = document["paths"][f"/v1/routines{path}"].values()
+        assert described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith(answer)
