@@ -8,10 +8,12 @@ leaves `leading` open where text may stand before the call. What else a template
 `reserved`   characters that free text does without, beside those that begin a marker
 `escaped`    characters that JSON spells by escapes only
 `number`     the numbers, where the model family's parser does not hold all
+`short_ids`  that chat templates want ids of calls of nine letters and digits
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -72,6 +74,11 @@ class Dialect:
         return "".join(dict.fromkeys((*(marker[0] for marker in self.markers), *self._said("reserved"))))
 
     @property
+    def short_ids(self) -> bool:
+        """Whether the ids of calls have to be nine letters and digits."""
+        return "short_ids" in self.template.rules
+
+    @property
     def escaped(self) -> str:
         """The characters that JSON spells by escapes only."""
         return self._said("escaped")
@@ -126,6 +133,15 @@ def dialect_names() -> tuple[str, ...]:
     """The dialects there are."""
     folder = files("routine_grammar") / "grammars" / "dialects"
     return tuple(sorted(file.name.removesuffix(".lark") for file in folder.iterdir() if file.name.endswith(".lark")))
+
+
+def dialect_of_parser(parser: str, vocabulary: Container[str]) -> str:
+    """The dialect that one of vLLM's tool parsers reads where the vocabulary has these tokens.
+
+    Its `mistral` reads two; which, the token `[ARGS]` decides there too. Raises `GrammarError` where there is none.
+    """
+    name = load_dialect(parser).name
+    return "mistral_v3" if name == "mistral" and "[ARGS]" not in vocabulary else name
 
 
 @cache

@@ -110,7 +110,8 @@ def prepare_turn(
     """
     compiled = catalogue.get(field.name)
     _check_messages(messages)
-    position = field.position if field.position is not None else position_of(compiled.graph, messages)
+    ids = catalogue.ids(field.name)
+    position = field.position if field.position is not None else position_of(compiled.graph, messages, ids)
     keys = live_keys(catalogue, field)
     turn = catalogue.turn(field.name, position, keys, parallel)
     markers = prompt_markers(compiled.scope.dialect.markers, catalogue.added_tokens)
@@ -122,7 +123,8 @@ def prepare_turn(
         }
         for tool in compiled.tools
     ]
-    return PreparedTurn(turn, TurnPlan(compiled.graph, position, compiled.live(keys)), turn.payload, chat, tools)
+    plan = TurnPlan(compiled.graph, position, compiled.live(keys), ids, compiled.scope.dialect.name)
+    return PreparedTurn(turn, plan, turn.payload, chat, tools)
 
 
 def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...]:
