@@ -22,7 +22,13 @@ with warnings.catch_warnings():
 WAYS = ("characters", "tokens", "at once")
 Calls = list[tuple[str, str]]
 # vLLM's parser of a dialect, and the tokens of the vocabularies to try: its markers, and where the parser can do without, none.
-PARSERS = {"hermes": "hermes", "llama3_json": "llama3_json", "mistral": "mistral", "mistral_v3": "mistral", "qwen3_coder": "qwen3_coder"}
+PARSERS = {
+    "hermes": "hermes",
+    "llama3_json": "llama3_json",
+    "mistral": "mistral",
+    "mistral_v3": "mistral",
+    "qwen3_coder": "qwen3_coder",
+}
 TAGS = ("<tool_call>", "</tool_call>")
 VOCABULARIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "hermes": (TAGS, ()),
