@@ -133,8 +133,8 @@ class SchemaCompiler:
             case _:
                 return NULL
 
-    def _values(self, schema: Mapping[str, Any], pointer: str) -> Node:
-        """An enum or a const, together with whatever stands beside it: the values that are valid against all of it."""
+    def values(self, schema: Mapping[str, Any], pointer: str) -> list[Any]:
+        """The values of an enum or a const that are valid against whatever stands beside it."""
         keyword = "const" if "const" in schema else "enum"
         values = [schema["const"]] if keyword == "const" else schema["enum"]
         if not isinstance(values, Sequence) or isinstance(values, str):
@@ -147,10 +147,18 @@ class SchemaCompiler:
             if begins_with_sigil(value, self._form.sigil):
                 message = f"{value!r:.80} begins with the sigil {self._form.sigil!r}: choose another sigil, such as 'key_'"
                 raise SchemaError(message, pointer=f"{pointer}/{keyword}")
+        return list(values)
+
+    def _values(self, schema: Mapping[str, Any], pointer: str) -> Node:
         try:
-            return choice(*(value_literal(value, self._form) for value in values))
+            return choice(*(value_literal(value, self._form) for value in self.values(schema, pointer)))
         except GrammarError as error:
+            keyword = "const" if "const" in schema else "enum"
             raise SchemaError(str(error), pointer=f"{pointer}/{keyword}") from error
+
+    def target(self, schema: Mapping[str, Any], pointer: str) -> Any:
+        """The schema that a schema's `$ref` points to."""
+        return self._resolve(schema["$ref"], pointer)
 
     def _judged(self, values: Sequence[Any], beside: Mapping[str, Any], pointer: str) -> list[Any]:
         """The values that are valid against what stands beside an enum."""

@@ -33,7 +33,7 @@ class JsonForm:
     """The terminals that a grammar of JSON values is built of.
 
     `closed`: objects that say nothing of additional properties have none. `sigil`: no string begins with it; names of
-    properties may.
+    properties may. `escaped`: characters that are only spelled as escapes.
     """
 
     string: Leaf
@@ -43,6 +43,7 @@ class JsonForm:
     closed: bool = False
     markers: tuple[str, ...] = ()
     sigil: str = ""
+    escaped: str = ""
 
 
 _STRING = Leaf("STRING", rf"\"(?:[^\"\\\x00-\x1f]|{_ESCAPES})*\"")
@@ -54,20 +55,22 @@ EXACT = JsonForm(
 )
 
 
-def turn_form(markers: Iterable[str], sigil: str) -> JsonForm:
+def turn_form(markers: Iterable[str], sigil: str, escaped: str = "", number: Leaf | None = None) -> JsonForm:
     """The terminals of a turn: closed objects, strings without markers and sigil, numbers that every reader can hold.
 
-    Integers have at most 19 digits, fractions 30, exponents two: no `1E400` that would be read as infinity.
+    Integers have at most 19 digits, fractions 30, exponents two: no `1E400` that would be read as infinity. `number`: a
+    dialect's own instead. A marker with an escaped character can't be spelled anyway.
     """
-    markers = tuple(sorted(set(markers)))
+    markers = tuple(sorted(marker for marker in set(markers) if not set(marker) & set(escaped)))
     return JsonForm(
-        Leaf("STRING", string_pattern(markers, sigil)),
-        Leaf("NAME", string_pattern(markers)),
+        Leaf("STRING", string_pattern(markers, sigil, escaped)),
+        Leaf("NAME", string_pattern(markers, "", escaped)),
         Leaf("INTEGER", "-?(?:0|[1-9][0-9]{0,18})"),
-        Leaf("NUMBER", r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?"),
+        number or Leaf("NUMBER", r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?"),
         closed=True,
         markers=markers,
         sigil=sigil,
+        escaped=escaped,
     )
 
 
@@ -82,7 +85,7 @@ def value_literal(value: Any, form: JsonForm) -> Node:
         raise GrammarError(f"{reprlib.repr(value)} is no JSON value: {error}") from error
     if any("\ud800" <= char <= "\udfff" for char in texts[0]):
         raise GrammarError(f"{texts[1]:.200} holds a lone surrogate, which is no text")
-    return choice(*(Literal(_without_markers(text, form.markers)) for text in texts))
+    return choice(*(Literal(_without_markers(text, (*form.markers, *form.escaped))) for text in texts))
 
 
 def begins_with_sigil(value: Any, sigil: str) -> bool:
@@ -105,17 +108,17 @@ def _without_markers(text: str, markers: Sequence[str]) -> str:
     return text
 
 
-def string_pattern(markers: Sequence[str] = (), sigil: str = "") -> str:
+def string_pattern(markers: Sequence[str] = (), sigil: str = "", escaped: str = "") -> str:
     r"""A pattern of JSON strings that spell no marker and don't decode to a text that begins with the sigil.
 
-    The characters of a marker stay reachable: its first one as an escape. Raises `GrammarError` where a marker's first
-    character comes again inside a marker, or where the sigil is no identifier.
+    The characters of a marker stay reachable: its first one as an escape; those of `escaped` are only spelled so. Raises
+    `GrammarError` where a marker's first character comes again inside a marker, or where the sigil is no identifier.
 
     A string is read as units (a character or an escape). Where `<` leads a marker, `<P` is the start of a marker that the
     string breaks off, and `<Q` one that another unit breaks: a body is `(unit | (<P)* <Q)* (<P)*`. A string that begins
     like the sigil goes on with a unit that differs from the sigil's next character, or ends.
     """
-    avoid = _Avoid(markers)
+    avoid = _Avoid(markers, escaped)
     if not sigil:
         return f'"{avoid.body}"'
     if not _SIGIL.fullmatch(sigil):
@@ -131,7 +134,8 @@ def string_pattern(markers: Sequence[str] = (), sigil: str = "") -> str:
 class _Avoid:
     """Pieces of patterns for strings that spell none of some markers."""
 
-    def __init__(self, markers: Sequence[str]) -> None:
+    def __init__(self, markers: Sequence[str], escaped: str = "") -> None:
+        self._escaped = escaped
         self._leads = "".join(dict.fromkeys(marker[:1] for marker in markers))
         for marker in markers:
             if len(marker) < 2 or any(lead in marker[1:] for lead in self._leads):
@@ -151,7 +155,7 @@ class _Avoid:
 
     def char(self, *but: str) -> str:
         """Any character that stands for itself, but those that lead a marker and these."""
-        excluded = "".join(escape(char) if char not in "-^" else "\\" + char for char in (*self._leads, *but))
+        excluded = "".join(escape(char) if char not in "-^" else "\\" + char for char in (*self._leads, *self._escaped, *but))
         return rf"[^\"\\\x00-\x1f{excluded}]"
 
     def _otherwise(self, trie: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from routine_grammar.errors import (
     SchemaError,
     UnsupportedSchemaError,
 )
+from routine_grammar.grammar.arguments import Arguments, arguments_of
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
@@ -47,6 +48,7 @@ from routine_grammar.routine.tools import Tool
 MAX_KEYS = 10_000
 MAX_STEPS_PER_TURN = 1_000
 FIXED = (model.Constant, model.Key, model.Item)  # sources that leave the model no choice
+BARE_NAME = re.compile(r"[A-Za-z0-9_.:/-]+")  # of a tool whose name is written outside of JSON
 THOUGHT = "Thought: "  # begins the line of a thought, so that it never reads as a header
 
 
@@ -62,7 +64,7 @@ class TurnScope:
     @property
     def form(self) -> JsonForm:
         """The JSON terminals of these turns."""
-        return turn_form(self.dialect.markers, self.sigil)
+        return turn_form(self.dialect.markers, self.sigil, self.dialect.escaped, self.dialect.number)
 
     def thought_limit(self, successors: Successors) -> int:
         """The most characters of thought before the call."""
@@ -141,6 +143,11 @@ def position_rule(position: str) -> str:
     return f"at_{_rule_name(position)}"
 
 
+def _pointer(name: str) -> str:
+    """The JSON pointer of a parameter's schema."""
+    return f"/properties/{name.replace('~', '~0').replace('/', '~1')}"
+
+
 def _rule_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("+", "_and_")).strip("_")
 
@@ -151,6 +158,7 @@ class _TurnMaker:
     rules: dict[str, Node]
     parallel: bool = True
     form: JsonForm = field(init=False)
+    written: Arguments = field(init=False)
     _calls: dict[tuple[str, int | None, tuple[str, ...]], str] = field(default_factory=dict)
     _several: dict[tuple[str, int | None, tuple[int, ...], tuple[str, ...]], str] = field(default_factory=dict)
     _call_rules: dict[tuple[str, Node], str] = field(default_factory=dict)
@@ -164,6 +172,7 @@ class _TurnMaker:
 
     def __post_init__(self) -> None:
         self.form = self.scope.form
+        self.written = arguments_of(self.scope.dialect, self.form)
 
     def turn(self, position: str, keys: Sequence[MemoryKey], live: Set[str] | None) -> Node:
         """All that may be said at a position; `live` None: whichever of the keys are live."""
@@ -197,18 +206,14 @@ class _TurnMaker:
                 f"{self.scope.dialect.name!r} lets no text stand there"
             )
 
-    def _leads(self) -> str:
-        """The characters that begin a marker: free text does without them."""
-        return "".join(dict.fromkeys(marker[0] for marker in self.scope.dialect.markers))
-
     def _thought(self, limit: int) -> Node:
         """One line of free text."""
-        text = Leaf(f"THOUGHT_{limit}", rf"[^\x00-\x1f{re.escape(self._leads())}]{{1,{limit}}}")
+        text = Leaf(f"THOUGHT_{limit}", rf"[^\x00-\x1f{re.escape(self.scope.dialect.free_text_lacks)}]{{1,{limit}}}")
         return sequence(Literal(THOUGHT), text, Literal("\n"))
 
     def _answer(self, leading: Sequence[str]) -> Leaf:
         """A final answer, where the Routine may end: free text that begins with nothing that leads to a call."""
-        pattern = beginning_otherwise(leading, self._leads())
+        pattern = beginning_otherwise(leading, self.scope.dialect.free_text_lacks)
         number = self._answers.setdefault(pattern, len(self._answers) + 1)
         return Leaf("ANSWER" if number == 1 else f"ANSWER_{number}", pattern)
 
@@ -252,7 +257,14 @@ class _TurnMaker:
         return self._calls[memo]
 
     def call_of(self, tool: Tool, arguments: Node) -> Node:
-        """A call as the dialect writes it."""
+        """A call as the dialect writes it; raises `GrammarError` for a name that it can't write."""
+        if self.scope.dialect.has_bare_names:
+            if not BARE_NAME.fullmatch(tool.name):
+                known = (
+                    f"{tool.name!r:.80} has characters that dialect {self.scope.dialect.name!r} can't write in a tool's name"
+                )
+                raise GrammarError(known)
+            return self.scope.dialect.call(Literal(tool.name), arguments)
         name = value_literal(tool.name, self.form)
         spelled = name.items[0] if isinstance(name, Choice) else name
         assert isinstance(spelled, Literal)
@@ -267,7 +279,7 @@ class _TurnMaker:
             if not isinstance(source, model.Omit):
                 value = self.argument(step, tool, name, keys, item)
                 members.append((name, value, name in required or isinstance(source, FIXED)))
-        return self.schema_compiler(tool).object_of(members)
+        return self.written.all_of(self.schema_compiler(tool), members)
 
     def require_arguments(self, tool: Tool) -> None:
         """Raise where the schema over all arguments of a tool can't be enforced."""
@@ -314,9 +326,8 @@ class _TurnMaker:
         """The literals of a parameter's schema."""
         if (tool.name, name) not in self._literals:
             compiler = self.schema_compiler(tool)
-            pointer = f"/properties/{name.replace('~', '~0').replace('/', '~1')}"
             try:
-                self._literals[tool.name, name] = compiler.node(tool.parameters[name], pointer)
+                self._literals[tool.name, name] = self.written.literal(compiler, tool.parameters[name], _pointer(name))
             except (SchemaError, GrammarError):
                 del self._schemas[tool.name]  # it is left with references whose rules were not made
                 raise
@@ -330,7 +341,7 @@ class _TurnMaker:
                     raise RoutineError(
                         f"the constant {value!r:.80} reads as a memory key of sigil {self.form.sigil!r}: choose another sigil"
                     )
-                return value_literal(value, self.form)
+                return self.written.constant(value, tool.parameters[name], _pointer(name))
             case model.Literal():
                 return self.literal(tool, name)
         schema = tool.parameter_schema(name)
@@ -364,10 +375,10 @@ class _TurnMaker:
         if not names:
             raise MemoryKeyError(missing)
         if len(names) == 1:
-            return value_literal(names[0], self.form)
+            return self.written.key(names[0])
         if names not in self._key_rules:
             rule = self._key_rules[names] = self._fresh("keys")
-            self.rules[rule] = choice(*(value_literal(name, self.form) for name in names))
+            self.rules[rule] = choice(*(self.written.key(name) for name in names))
         return Call(self._key_rules[names])
 
     def _either(self, literal: Node, keys: Sequence[MemoryKey]) -> Node:
@@ -475,7 +486,7 @@ class _Trial:
             (name, Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name), needed)
             for name, known, needed in shape
         ]
-        node = self._maker.call_of(tool, self._maker.schema_compiler(tool).object_of(members))
+        node = self._maker.call_of(tool, self._maker.written.all_of(self._maker.schema_compiler(tool), members))
         grammar = Grammar(node, reachable(node, self._maker.rules))
         self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(members)
 

@@ -17,6 +17,7 @@ from routine_grammar.routine.keys import MemoryKey
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.problems import nearest
 from routine_grammar.routine.tools import Tool
+from routine_grammar.serve.call_ids import CallIdForm, LongIds, ShortIds
 from routine_grammar.serve.metrics import CACHE
 
 MAX_TURNS = 4096
@@ -33,6 +34,7 @@ class Catalogue:
     tools: tuple[Tool, ...]
     routines: dict[str, CompiledRoutine]
     vocabulary: Vocabulary | None = None
+    _ids: dict[str, CallIdForm] = field(default_factory=dict)
     _turns: OrderedDict[tuple[str, str, bool, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -54,6 +56,13 @@ class Catalogue:
             hint = f"; did you mean {near!r}?" if near else ""
             raise RoutineError(f"there is no routine {name!r:.80}; there are {known}{hint}")
         return self.routines[name]
+
+    def ids(self, name: str) -> CallIdForm:
+        """How the ids of a Routine's calls are written; raises `RoutineError` where they can't hold its positions."""
+        if name not in self._ids:
+            scope = self.get(name).scope
+            self._ids[name] = ShortIds(scope.graph) if scope.dialect.short_ids else LongIds(scope.graph)
+        return self._ids[name]
 
     def turn(self, name: str, position: str | None, keys: Sequence[MemoryKey], parallel: bool = True) -> Turn:
         """The turn of a Routine; turns that were taken before are kept. `parallel`: it may have several calls."""
@@ -87,9 +96,15 @@ def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: 
             problems += error.problems or (str(error),)
         except RoutineGrammarError as error:
             problems.append("; ".join((f"routine {routine.name!r}: {error}", *getattr(error, "__notes__", ()))))
+    catalogue = Catalogue(tools, compiled)
+    for name in compiled:
+        try:
+            catalogue.ids(name)
+        except RoutineError as error:
+            problems.append(str(error))
     if problems:
         raise RoutineError(f"{len(problems)} problem(s):", tuple(problems))
-    return Catalogue(tools, compiled)
+    return catalogue
 
 
 def load_routines(folder: Path) -> tuple[Routine, ...]:

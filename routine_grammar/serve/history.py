@@ -10,30 +10,31 @@ from typing import Any
 
 from routine_grammar.errors import RoutineError
 from routine_grammar.routine.graph import START, Graph, Taken
-from routine_grammar.serve.call_ids import read_call_id
+from routine_grammar.serve.call_ids import CallIdForm, LongIds
 
 
-def position_of(graph: Graph, messages: Iterable[Mapping[str, Any]]) -> str:
-    """The position after a chat's messages.
+def position_of(graph: Graph, messages: Iterable[Mapping[str, Any]], ids: CallIdForm | None = None) -> str:
+    """The position after a chat's messages; `ids`: how this Routine's are written.
 
     Raises `RoutineError` where a call is of another Routine or version, where no path of the Routine fits the calls, or
     where several positions do: then the request has to say its position.
     """
     positions = {START}
+    ids = ids or LongIds(graph)
     for message in messages:
         if message.get("role") == "assistant" and message.get("tool_calls"):
-            positions = _after(graph, positions, message)
+            positions = _after(graph, positions, message, ids)
     if len(positions) > 1:
         raise RoutineError(f"the calls so far fit the positions {', '.join(sorted(positions))}: give `routine.position`")
     return positions.pop()
 
 
-def _after(graph: Graph, positions: set[str], message: Mapping[str, Any]) -> set[str]:
+def _after(graph: Graph, positions: set[str], message: Mapping[str, Any], ids: CallIdForm) -> set[str]:
     """The positions behind all calls of a message; behind the first, one that a Routine allows in the same turn may follow."""
     before: list[str | Taken] = [*positions]
     for call in message["tool_calls"]:
         call_id, name = call.get("id"), str((call.get("function") or {}).get("name"))
-        known = read_call_id(call_id)
+        known = ids.read(call_id)
         if known is not None:
             before = [_checked(graph, known.routine, known.version, known.position, str(call_id))]
             continue

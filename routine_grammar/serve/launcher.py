@@ -19,16 +19,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.errors import RoutineError, RoutineGrammarError
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool, load_tools
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
+from routine_grammar.serve.dialect_choice import dialect_of_model
 
 PLUGINS = ("routine_grammar", "routine_grammar_http")
 OTHER_GROUPS = ("general", "platform", "io_processor", "stat_logger")  # vLLM's endpoint plugins load only when named
 DEMO_MODEL_NAME = "routine-demo"
-DIALECT = "hermes"
+DEMO_DIALECT = "hermes"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,9 +64,9 @@ def routines_and_tools(args: argparse.Namespace) -> tuple[tuple[Routine, ...], t
 def _own_parser() -> argparse.ArgumentParser:
     """Reads, before vLLM is imported, what has to be known by then."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--model", "--config", "--routines", "--mcp", "--tools"):
+    flags = ("--model", "--config", "--routines", "--mcp", "--tools", "--tool-call-parser", "--tokenizer", "--chat-template")
+    for flag in flags:
         parser.add_argument(flag)
-    parser.add_argument("--tool-call-parser", default=DIALECT)
     parser.add_argument("-h", "--help", nargs="?", const=True, default=False)
     return parser
 
@@ -79,12 +82,13 @@ def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
     started = time.monotonic()
     demo = not own.help and own.model is None and own.config is None
     if not own.help:
+        own.tool_call_parser = own.tool_call_parser or _dialect(own)
         _check_routines(own, folder)
     model = _demo_model() if demo else own.model
     prepare(model, demo=demo)
     _set_plugins()
     _say("loading vLLM")
-    parser = _server_parser(model if demo else None)
+    parser = _server_parser(model if demo else None, own.tool_call_parser or DEMO_DIALECT)
     args = parser.parse_args(arguments)
     if demo and getattr(args, "model_tag", None):
         parser.error(f"give the model {args.model_tag!r} before all flags, or as --model")
@@ -129,7 +133,7 @@ def _set_plugins() -> None:
         raise RoutineError("VLLM_USE_RUST_FRONTEND is not supported: that front end loads no Python routes")
 
 
-def _server_parser(demo_model: str | None) -> Any:
+def _server_parser(demo_model: str | None, dialect: str) -> Any:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -144,7 +148,7 @@ def _server_parser(demo_model: str | None) -> Any:
     tools = group.add_mutually_exclusive_group()
     tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
     tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
-    parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=DIALECT)
+    parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=dialect)
     if demo_model is not None:
         parser.set_defaults(
             model=demo_model,
@@ -157,6 +161,24 @@ def _server_parser(demo_model: str | None) -> Any:
             disable_log_stats=True,
         )
     return parser
+
+
+def _dialect(own: argparse.Namespace) -> str:
+    """The tool parser by default: by the model, which may stand in a file of flags."""
+    flags = _flags_of(own.config) if own.config else {}
+    if named := flags.get("tool-call-parser"):
+        return named
+    model = own.tokenizer or own.model or flags.get("tokenizer") or flags.get("model")
+    return dialect_of_model(model, own.chat_template or flags.get("chat-template")) if model else DEMO_DIALECT
+
+
+def _flags_of(file: str) -> dict[str, str]:
+    """The flags of a file that vLLM reads by `--config`; none where it can't be read, of which vLLM tells."""
+    try:
+        flags = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return {str(name).replace("_", "-"): str(value) for name, value in flags.items()} if isinstance(flags, dict) else {}
 
 
 def _check_routines(args: argparse.Namespace, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from routine_grammar.engines.vllm.checking import compile_pool
 from routine_grammar.errors import RoutineError
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.routine.graph import Graph, Taken
-from routine_grammar.serve.call_ids import make_call_id
+from routine_grammar.serve.call_ids import CallIdForm
 from routine_grammar.serve.metrics import count_turn
 
 
@@ -21,12 +22,15 @@ class TurnPlan:
     graph: Graph
     position: str
     live: frozenset[str]
-    matcher: Callable[[], Matcher]
+    ids: CallIdForm
+    dialect: str
+    matcher: Callable[[], Matcher] | None = None
 
 
 def _count(plan: TurnPlan, token_ids: Sequence[int]) -> None:
     """Count a decoded turn in the metrics, off the event loop."""
-    compile_pool().submit(count_turn, plan.graph.routine.name, tuple(token_ids), plan.matcher)
+    if plan.matcher is not None:
+        compile_pool().submit(count_turn, plan.graph.routine.name, tuple(token_ids), plan.matcher)
 
 
 class CallIds:
@@ -45,8 +49,13 @@ class CallIds:
             else:
                 self._last = graph.next_call_taken(self._last, tool)
         except RoutineError:  # can only be where decoding was cut off: the call is not whole, and its id says nothing
-            return "call_unknown"
-        return make_call_id(graph.routine.name, graph.routine.version, str(self._last.position))
+            return self._plan.ids.unknown
+        return self._plan.ids.make(str(self._last.position))
+
+
+# vLLM's streaming parser of these goes on by one step a piece, so that long pieces lose calls, and never sends `{}`.
+_IN_STEPS = frozenset(("llama3_json",))
+_PIECE = re.compile(r"[^{},]*[{},]|[^{},]+")
 
 
 def plan_of(request: Any) -> TurnPlan | None:
@@ -73,6 +82,66 @@ def _give_ids(ids: CallIds, parts: Sequence[Any], content: str) -> None:
             part.id = ids.next(content, part.function.name)
 
 
+def _joined(deltas: Sequence[Any]) -> Any:
+    """Pieces of a stream as one; None where there are none."""
+    from vllm.entrypoints.generate.base.protocol import DeltaMessage
+
+    said: dict[str, Any] = {}
+    parts: dict[int, Any] = {}
+    for delta in (delta for delta in deltas if delta is not None):
+        for name in ("content", "reasoning"):
+            if text := getattr(delta, name):
+                said[name] = said.get(name, "") + text
+        for part in delta.tool_calls or ():
+            known = parts.setdefault(part.index, part)
+            if known is not part and part.function is not None and known.function is not None:
+                known.function.arguments = (known.function.arguments or "") + (part.function.arguments or "")
+                known.id, known.type = known.id or part.id, known.type or part.type
+                known.function.name = known.function.name or part.function.name
+    if parts:
+        said["tool_calls"] = list(parts.values())
+    return DeltaMessage(**said) if said else None
+
+
+def _rests(unsent: dict[int, str]) -> Any:
+    """A piece of a stream with more of the arguments of calls that were begun."""
+    from vllm.entrypoints.generate.base.protocol import DeltaFunctionCall, DeltaMessage, DeltaToolCall
+
+    parts = [DeltaToolCall(index=index, function=DeltaFunctionCall(arguments=rest)) for index, rest in unsent.items()]
+    return DeltaMessage(tool_calls=parts)
+
+
+class _Steps:
+    """Feeds a streaming parser piece by piece; at the end it adds what the parser did not send of the calls it began."""
+
+    def __init__(self, fresh: Callable[[], Any]) -> None:
+        self._fresh = fresh
+        self._text = ""
+        self._sent: dict[int, str] = {}
+
+    def parse(
+        self, parse_delta: Callable[..., Any], text: str, ids: list[int], request: Any, *args: Any, finished: bool
+    ) -> Any:
+        """Parse a piece of a streamed output by `parse_delta`."""
+        pieces = _PIECE.findall(text) or [""]
+        found = [parse_delta(pieces[0], ids, request, *args, finished=finished and len(pieces) == 1)]
+        for left, piece in zip(range(len(pieces) - 2, -1, -1), pieces[1:], strict=True):
+            found.append(parse_delta(piece, [], request, *args, finished=finished and left == 0))
+        self._text += text
+        delta = _joined(found)
+        for part in delta.tool_calls if delta else ():
+            self._sent[part.index] = self._sent.get(part.index, "") + (part.function.arguments or "")
+        unsent = self._unsent(request) if finished and self._sent else {}
+        return _joined([delta, _rests(unsent)]) if unsent else delta
+
+    def _unsent(self, request: Any) -> dict[int, str]:
+        """The rest of the arguments of each call that was begun, by the whole parser."""
+        _, _, calls = self._fresh().parse(self._text, request, True)
+        whole = {index: call.arguments for index, call in enumerate(calls or ())}
+        begun = {index: sent for index, sent in self._sent.items() if whole.get(index, "").startswith(sent)}
+        return {index: whole[index][len(sent) :] for index, sent in begun.items() if whole.get(index, "") != sent}
+
+
 def with_positions(parser: type[Any]) -> type[Any]:
     """A subclass of the parser class that vLLM composed, for requests under a Routine; others pass through unchanged."""
 
@@ -85,6 +154,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
             self._content = ""
             self._tokens: list[int] = []
             self._ids: CallIds | None = None
+            self._steps = _Steps(self._fresh)
 
         def adjust_request(self, request: Any) -> Any:
             """Keep vLLM from replacing our grammar by one of its tools' own."""
@@ -107,19 +177,25 @@ def with_positions(parser: type[Any]) -> type[Any]:
             plan = plan_of(request)
             if plan is not None:
                 _count(plan, model_output_token_ids)
-            if plan is not None and calls:
+            if plan is not None and calls and plan.dialect in _IN_STEPS:
+                _give_whole(plan, calls, content, None)
+            elif plan is not None and calls:
                 delta = self._fresh().parse_delta(model_output, list(model_output_token_ids), request, [], finished=True)
                 _give_whole(plan, calls, content, delta)
             return reasoning, content, calls
 
         def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
             """Parse a piece of a streamed output."""
-            delta = super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
             plan = plan_of(request)
             if plan is not None:
                 self._tokens += delta_token_ids
                 if kwargs.get("finished"):
                     _count(plan, self._tokens)
+            parse = super().parse_delta
+            if plan is not None and plan.dialect in _IN_STEPS:
+                delta = self._steps.parse(parse, delta_text, delta_token_ids, request, *args, **kwargs)
+            else:
+                delta = parse(delta_text, delta_token_ids, request, *args, **kwargs)
             if delta is not None and plan is not None:
                 self._content += delta.content or ""
                 self._ids = self._ids or CallIds(plan)

@@ -121,7 +121,8 @@ def prepare_turn(
 def _prepared(catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapping[str, Any]], parallel: bool) -> PreparedTurn:
     compiled = catalogue.get(field.name)
     _check_messages(messages)
-    position = field.position if field.position is not None else position_of(compiled.graph, messages)
+    ids = catalogue.ids(field.name)
+    position = field.position if field.position is not None else position_of(compiled.graph, messages, ids)
     keys = live_keys(catalogue, field)
     turn = catalogue.turn(field.name, position, keys, parallel)
     markers = prompt_markers(compiled.scope.dialect.markers, catalogue.added_tokens)
@@ -133,13 +134,9 @@ def _prepared(catalogue: Catalogue, field: RoutineField, messages: Sequence[Mapp
         }
         for tool in compiled.tools
     ]
-    return PreparedTurn(
-        turn,
-        TurnPlan(compiled.graph, position, compiled.live(keys), partial(catalogue.matcher, turn)),
-        turn.payload,
-        chat,
-        tools,
-    )
+    live, matcher = compiled.live(keys), partial(catalogue.matcher, turn)
+    plan = TurnPlan(compiled.graph, position, live, ids, compiled.scope.dialect.name, matcher)
+    return PreparedTurn(turn, plan, turn.payload, chat, tools)
 
 
 def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...]:

@@ -18,8 +18,8 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRespo
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from routine_grammar.engines.vllm.checking import compile_pool
-from routine_grammar.errors import EngineError, MemoryKeyError, RoutineGrammarError
-from routine_grammar.grammar.dialects import dialect_names
+from routine_grammar.errors import EngineError, GrammarError, MemoryKeyError, RoutineGrammarError
+from routine_grammar.grammar.dialects import dialect_of_parser
 from routine_grammar.routine import routine_to_document, to_text
 from routine_grammar.serve.answers import CheckAnswer, ErrorAnswer, RoutineAnswer, RoutineList, TurnAnswer
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
@@ -219,14 +219,20 @@ class RoutineEndpoints:
         serving, renderer = getattr(state, "openai_serving_chat", None), getattr(state, "online_renderer", None)
         if serving is None or renderer is None or serving.parser_cls is None or renderer.parser is None:
             raise EngineError("Routines need --enable-auto-tool-choice and --tool-call-parser")
-        if args.tool_call_parser not in dialect_names():
-            known = ", ".join(dialect_names())
-            raise EngineError(f"there is no dialect for --tool-call-parser {args.tool_call_parser}; there are {known}")
+        dialect = _dialect(args.tool_call_parser, serving.renderer.tokenizer)
         state.args = args
-        state.routine_catalogue = await off_loop(lambda: load_catalogue(*routines_and_tools(args), args.tool_call_parser))
+        state.routine_catalogue = await off_loop(lambda: load_catalogue(*routines_and_tools(args), dialect))
         serving.parser_cls = with_positions(serving.parser_cls)
         renderer.parser = with_positions(renderer.parser)
         await off_loop(_warm_up, state.routine_catalogue, serving.renderer.tokenizer)
+
+
+def _dialect(parser: str, tokenizer: Any) -> str:
+    """The dialect of a server's tool parser and tokenizer."""
+    try:
+        return dialect_of_parser(parser, tokenizer.get_vocab())
+    except GrammarError as error:
+        raise EngineError(f"--tool-call-parser {parser}: {error}") from error
 
 
 def _warm_up(catalogue: Catalogue, tokenizer: Any) -> None:
