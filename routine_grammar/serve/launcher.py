@@ -30,6 +30,7 @@ from routine_grammar.serve.dialect_choice import dialect_of_model
 
 PLUGINS = ("routine_grammar", "routine_grammar_http")
 OTHER_GROUPS = ("general", "platform", "io_processor", "stat_logger")  # vLLM's endpoint plugins load only when named
+DRAIN_S = 30
 DEMO_MODEL_NAME = "routine-demo"
 DEMO_DIALECT = "hermes"
 
@@ -148,6 +149,7 @@ def _server_parser(demo_model: str | None, dialect: str) -> Any:
     tools = group.add_mutually_exclusive_group()
     tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
     tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
+    parser.set_defaults(shutdown_timeout=DRAIN_S)  # what runs as SIGTERM comes is decoded to its end
     parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=dialect)
     if demo_model is not None:
         parser.set_defaults(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
+from routine_grammar.api import Turn
 from routine_grammar.engines.vllm.checking import compile_pool
 from routine_grammar.errors import EngineError, GrammarError, MemoryKeyError, RoutineGrammarError
 from routine_grammar.grammar.dialects import dialect_of_parser
@@ -66,6 +67,7 @@ async def off_loop(function: Any, *args: Any) -> Any:
 
 
 router = APIRouter()
+MAX_WARM_UP_TOKENS = 128
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer}}
 
 
@@ -224,7 +226,8 @@ class RoutineEndpoints:
         state.routine_catalogue = await off_loop(lambda: load_catalogue(*routines_and_tools(args), dialect))
         serving.parser_cls = with_positions(serving.parser_cls)
         renderer.parser = with_positions(renderer.parser)
-        await off_loop(_warm_up, state.routine_catalogue, serving.renderer.tokenizer)
+        turns = await off_loop(_first_turns, state.routine_catalogue, serving.renderer.tokenizer)
+        await _warm_up(engine_client, turns)
 
 
 def _dialect(parser: str, tokenizer: Any) -> str:
@@ -235,15 +238,28 @@ def _dialect(parser: str, tokenizer: Any) -> str:
         raise EngineError(f"--tool-call-parser {parser}: {error}") from error
 
 
-def _warm_up(catalogue: Catalogue, tokenizer: Any) -> None:
-    """Load what compiles just in time, and the vocabulary with its added tokens, before the first request."""
+def _first_turns(catalogue: Catalogue, tokenizer: Any) -> list[tuple[Turn, int]]:
+    """Give the catalogue the model's vocabulary; return the first turn of every Routine, and how few tokens it needs."""
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
 
     grammars = CompiledGrammars.of(tokenizer)
     catalogue.vocabulary = grammars.vocabulary
+    turns = []
     for compiled in catalogue.routines.values():
         keys = [name for name in compiled.key_types if name.startswith("memory_input_")]
-        grammars.check(compiled.turn(None, keys).payload, None)
+        turn = compiled.turn(None, keys)
+        grammars.check(turn.payload, None)
+        turns.append((turn, grammars.fewest_tokens(turn.payload)))
+    return turns
+
+
+async def _warm_up(engine: Any, turns: Sequence[tuple[Turn, int]]) -> None:
+    """Decode the first turns once, within tight budgets: what compiles just in time is ready before the server is."""
+    for number, (turn, fewest) in enumerate(turns):
+        if fewest <= MAX_WARM_UP_TOKENS:
+            params = turn.sampling_params(max_tokens=fewest + 4)
+            async for _ in engine.generate({"prompt_token_ids": [0]}, params, f"routine_grammar-warm-up-{number}"):
+                pass
 
 
 def make_plugin() -> RoutineEndpoints:
