@@ -69,10 +69,11 @@ def test_raw_texts_are_exactly_those_without_markup_sigil_and_null(sigil: str, u
 
 NUMBERS = ("5", "-0", "5.0", "1e5", "1e999", " 5", "1_0", "٥", "nan", "0", "1")
 WORDS_READ = ("", "null", "NULL", "true", "TRUE ", "{}", "[1]", "[1e999]", '"a"', "a", "memory_1_a")
+LISTED: tuple[Any, ...] = ("a", 5, 5.5, None, True, [], {})
 SCHEMAS: tuple[Any, ...] = (
     *({"type": kind} for kind in ("string", "integer", "number", "boolean", "object", "array", "null")),
     *({"type": [kind, "string"]} for kind in ("integer", "number", "boolean", "object", "array", "null")),
-    *({"enum": [value]} for value in ("a", 5, 5.5, None, True, [], {})),
+    *({"enum": [value]} for value in LISTED),
     *(
         {},
         {"$ref": "#/$defs/O"},
