@@ -260,10 +260,7 @@ class _TurnMaker:
         """A call as the dialect writes it; raises `GrammarError` for a name that it can't write."""
         if self.scope.dialect.has_bare_names:
             if not BARE_NAME.fullmatch(tool.name):
-                known = (
-                    f"{tool.name!r:.80} has characters that dialect {self.scope.dialect.name!r} can't write in a tool's name"
-                )
-                raise GrammarError(known)
+                raise GrammarError(f"dialect {self.scope.dialect.name!r} can't write the tool name {tool.name!r:.80}")
             return self.scope.dialect.call(Literal(tool.name), arguments)
         name = value_literal(tool.name, self.form)
         spelled = name.items[0] if isinstance(name, Choice) else name

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from routine_grammar import Routine, Tool, compile_routine
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.dialects import dialect_names, load_dialect
+from routine_grammar.errors import GrammarError, RoutineError
+from routine_grammar.grammar.dialects import ALIASES, dialect_names, dialect_of_parser, load_dialect
 from routine_grammar.grammar.tree import EMPTY, Call, Choice, Grammar, Literal, Marker, walk
 
 ARGUMENTS = Choice((Literal("{}"), Literal('{"a": [1, "b"]}')))
@@ -47,3 +48,48 @@ def test_hermes_is_written_as_its_models_write_it() -> None:
         assert automaton.accepts(f"Step 1\n<tool_call>\n{body}\n</tool_call>".encode())
         assert not automaton.accepts(f"<tool_call>\n{body}\n</tool_call>".encode())
         assert not automaton.accepts(f"Step 1\n<tool_call>{body}</tool_call>".encode())
+
+
+@pytest.mark.parametrize(("alias", "name"), sorted(ALIASES.items()))
+def test_another_name_of_the_same_parser_is_the_same_dialect(alias: str, name: str) -> None:
+    assert load_dialect(alias).name == name
+
+
+def test_the_vocabulary_tells_mistrals_two_apart() -> None:
+    assert dialect_of_parser("mistral", {"[TOOL_CALLS]", "[ARGS]"}) == "mistral"
+    assert dialect_of_parser("mistral", {"[TOOL_CALLS]"}) == "mistral_v3"
+    assert dialect_of_parser("qwen3_xml", ()) == "qwen3_coder"
+    with pytest.raises(GrammarError, match="there is no dialect 'pythonic'"):
+        dialect_of_parser("pythonic", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("llama3_json", '{"name": "t", "parameters": {}}'),
+        ("mistral", "[TOOL_CALLS]t[ARGS]{}"),
+        ("mistral_v3", '[TOOL_CALLS][{"name": "t", "arguments": {}}]'),
+        ("qwen3_coder", "<tool_call>\n<function=t>\n{}</function>\n</tool_call>"),
+    ],
+)
+def test_dialects_are_written_as_their_models_write_them(name: str, text: str) -> None:
+    dialect = load_dialect(name)
+    assert dialect.leading_text == (name != "llama3_json")
+    assert dialect.short_ids == name.startswith("mistral")
+    automaton = Automaton(Grammar(dialect.turn(Literal("Step 1\n"), dialect.call(Literal("t"), ARGUMENTS))))
+    assert automaton.accepts((f"Step 1\n{text}" if dialect.leading_text else text).encode())
+
+
+def test_without_leading_text_headers_and_thoughts_are_not_there() -> None:
+    tools = [Tool("t", "", {"type": "object", "properties": {}})]
+    steps = "name: x\nthought: {linear: 9, branch: 9}\nsteps:\n  - {name: A, tool: t}\n"
+    compiled = compile_routine(Routine.parse(steps), tools, dialect="llama3_json")
+    call = '{"name": "t", "parameters": {}}'
+    assert compiled.turn().accepts(call)
+    assert not compiled.turn().accepts(f"Thought: x\n{call}")
+    end = compiled.turn("1")
+    assert end.accepts("Done: 5 [x] (y).")
+    for answer in ("{", "Done: {}", "<|python_tag|>", call):
+        assert not end.accepts(answer)
+    with pytest.raises(RoutineError, match="dialect 'llama3_json' lets no text stand there"):
+        compile_routine(Routine.parse(steps + "header: always\n"), tools, dialect="llama3_json")

@@ -90,8 +90,8 @@ def streamed(parser: Any, asked: Any, text: str, tokens: Any, how: str) -> tuple
     content, calls, ids = "", dict[int, tuple[str, str]](), dict[int, str]()
     parts = list(pieces(text, how, tokens))
     for number, (piece, token_ids) in enumerate(parts, 1):
-        first: list[int] | None = [] if number == 1 else None
-        delta = parser.parse_delta(piece, token_ids, asked, first, finished=number == len(parts))
+        prompt: list[int] | None = [] if number == 1 else None
+        delta = parser.parse_delta(piece, token_ids, asked, prompt, finished=number == len(parts))
         content += (delta.content or "") if delta else ""
         for part in delta.tool_calls or () if delta else ():
             name, arguments = calls.get(part.index, ("", ""))

@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
 import pytest
 
-from routine_grammar import Routine, Tool, compile_routine
-from routine_grammar.api import CompiledRoutine
 from routine_grammar.grammar.dialects import dialect_names
 from routine_grammar.serve.call_ids import LongIds, ShortIds
 from routine_grammar.serve.parsing import TurnPlan, with_positions
+from tests.grammar.dialect_calls import KEYS, TOOLS, compiled
 from tests.grammar.samples import Sampler
 from tests.scale import SCALE
 from tests.serve.parsers import PARSERS, VOCABULARIES, WAYS, calls_written, parser_class, request, streamed, tokenizer, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-TEXT = {"type": "string"}
 MARKED = 'a <tool_call> </tool_call> [TOOL_CALLS] [ARGS] <|python_tag|> {"name": "ping"} }]; { < / parameter > </parameter> '
-PARAMETERS: dict[str, Any] = {
-    "words": TEXT,
-    "maybe": {"anyOf": [TEXT, {"type": "null"}]},
-    "count": {"type": "integer"},
-    "share": {"type": "number"},
-    "fast": {"type": "boolean"},
-    "tags": {"type": "array", "items": TEXT},
-    "more": {"type": "object", "properties": {"key": TEXT, "value": {"type": "number"}}},
-    "one": {"enum": ["one", "5 < 6 é", None]},
-}
-TOOLS = (
-    Tool("search", "", {"type": "object", "properties": PARAMETERS, "required": ["count"]}),
-    Tool("ping", "", {"type": "object", "properties": {}}),
-)
 SCHEMAS = {tool.name: tool.input_schema for tool in TOOLS}
 OPENAI = [
     {"type": "function", "function": {"name": tool.name, "description": "", "parameters": dict(tool.input_schema)}}
     for tool in TOOLS
 ]
-ROUTINE = """
-name: ways
-inputs: {q: {type: string}}
-thought: {linear: 0, branch: 40}
-steps:
-  - name: Begin
-    tool: ping
-    branches:
-      - parallel: true
-        steps:
-          - {name: Search, tool: search}
-          - {name: Ping, tool: ping}
-          - {name: Search again, tool: search}
-  - name: Search once more
-    tool: search
-    branches:
-      - if: nothing was found
-        steps:
-          - {name: Ping again, tool: ping}
-"""
 VARIANTS = [(dialect, markers) for dialect, found in VOCABULARIES.items() for markers in found]
-KEYS = ["memory_input_q"]
-
-
-@cache
-def compiled(dialect: str) -> CompiledRoutine:
-    return compile_routine(Routine.parse(ROUTINE), TOOLS, dialect=dialect)
 
 
 def texts(dialect: str) -> list[tuple[str, str]]:
