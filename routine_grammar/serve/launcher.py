@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
-from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.errors import RoutineError, RoutineGrammarError, plain_warnings
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool, load_tools
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.model is None and _names_model(arguments):
         own.model = arguments[0]
     try:
-        with tempfile.TemporaryDirectory(prefix="routine_grammar_") as folder:
+        with plain_warnings(), tempfile.TemporaryDirectory(prefix="routine_grammar_") as folder:
             return _serve(arguments, own, Path(folder))
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
