@@ -85,19 +85,11 @@ class Tool:
             "name": self.name,
             "title": self.title,
             "description": self.description,
-            "inputSchema": self.input_schema,
-            "outputSchema": self.output_schema,
+            "inputSchema": dict(self.input_schema),
+            "outputSchema": None if self.output_schema is None else dict(self.output_schema),
             "annotations": {name: hint for name, hint in hints.items() if hint is not None} or None,
         }
         return {name: value for name, value in written.items() if value is not None}
-
-    def to_mcp(self) -> dict[str, Any]:
-        """The tool as MCP lists it; `from_mcp` reads it back."""
-        hints = {"readOnlyHint": self.read_only, "destructiveHint": self.destructive, "idempotentHint": self.idempotent}
-        said = {hint: value for hint, value in hints.items() if value is not None}
-        listed = {"name": self.name, "description": self.description, "inputSchema": dict(self.input_schema)}
-        output = {} if self.output_schema is None else {"outputSchema": dict(self.output_schema)}
-        return listed | output | ({"annotations": said} if said else {})
 
     @property
     def parameters(self) -> Mapping[str, Any]:

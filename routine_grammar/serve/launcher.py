@@ -198,6 +198,7 @@ def _check_routines(args: argparse.Namespace, folder: Path) -> None:
 def _record_tools(config: str, file: Path) -> str:
     """List the servers' tools once, into a file that every API server process reads."""
     import asyncio
+    import logging
 
     from routine_grammar.agent.tools import ToolServers, load_mcp_config
 
@@ -205,6 +206,7 @@ def _record_tools(config: str, file: Path) -> str:
         async with ToolServers(load_mcp_config(config)) as servers:
             servers.record_tools(file)
 
+    logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
     asyncio.run(record())
     return str(file)
 
