@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from routine_grammar.errors import RoutineError, RoutineGrammarError, ToolError
+from routine_grammar.errors import RoutineError, RoutineGrammarError, ToolError, plain_warnings
 
 if TYPE_CHECKING:
     from routine_grammar.routine import Routine, Tool
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
     try:
-        status: int = arguments.command(arguments)
+        with plain_warnings():
+            status: int = arguments.command(arguments)
         if sys.stdout is not None:  # it is None where its file was closed before we began
             sys.stdout.flush()
     except UnicodeEncodeError as error:

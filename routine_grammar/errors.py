@@ -1,10 +1,16 @@
-"""Every error this package raises on purpose, one class per stage.
+"""Every error this package raises on purpose, one class per stage, and its warnings.
 
 A message says what was found, what was expected, and where: the routine, step and field, the JSON pointer, the rule, or the
 request's parameter. Nothing here knows any other module.
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 
 class RoutineGrammarError(Exception):
@@ -58,9 +64,40 @@ class ToolError(RoutineGrammarError):
     """A tool is unknown, its server can't be reached, or its description is malformed."""
 
 
+class ToolChangedError(ToolError):
+    """A tool is no longer offered as it was listed: it is gone, or its schemas are others."""
+
+
 class MemoryKeyError(RoutineGrammarError):
     """A memory key is malformed, is not live, or holds no value of the needed type."""
 
 
 class RunError(RoutineGrammarError):
     """A run of a Routine can't go on."""
+
+
+class SchemaWarning(UserWarning):
+    """A tool's schema is not quite JSON Schema, and was read as what it must mean."""
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """For a command: show our warnings in one line each on standard error, without the line of Python that found them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, SchemaWarning):
+                print(f"warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield

@@ -34,6 +34,8 @@ ONLY_IN = {
     "numba": {"automaton"},
     "outlines_core": {"automaton"},
     "mcp": {"agent"},
+    "mcp_types": {"agent"},
+    "httpx2": {"agent"},
     "openai": {"agent", "demo"},
     "pydantic": {"routine", "agent", "serve"},
     "transformers": {"engines", "demo"},

@@ -28,7 +28,7 @@ from routine_grammar.agent.completions import (
 )
 from routine_grammar.agent.memory import VariableMemory
 from routine_grammar.agent.tools import CALL_TIMEOUT_S, ToolResult, ToolServers
-from routine_grammar.errors import RoutineError, RunError, ToolError
+from routine_grammar.errors import RoutineError, RunError, ToolChangedError, ToolError
 from routine_grammar.routine import MemoryKey, Routine, Step, check
 
 
@@ -126,8 +126,8 @@ async def execute(
     `GET /v1/routines` constrains the model; any other one is told the Routine and the tools, and what it answers is checked.
 
     Raises `RoutineError` where the Routine does not fit the tools, `RunError` where inputs don't fit, the model server
-    fails, no allowed call comes, or a tool reports an error that the Routine does not handle (its event comes first);
-    `ToolError` where a tool gives no result.
+    fails, no allowed call comes, a tool to be called is gone or has other schemas than when the run began, or a tool reports
+    an error that the Routine does not handle (its event comes first); `ToolError` where a tool gives no result.
     """
     settings = settings or RunSettings()
     problems = check(routine, servers.tools)
@@ -239,7 +239,11 @@ class _Run:
         )
 
     async def _call(self, checked: CheckedCall) -> ToolResult:
+        name, where = str(checked.step.tool), self._chat.at(checked.step)
+        timeout_s, listed_as = self._settings.tool_timeout_s, self._chat.tools[name]
         try:
-            return await self._servers.call(str(checked.step.tool), checked.arguments, timeout_s=self._settings.tool_timeout_s)
+            return await self._servers.call(name, checked.arguments, timeout_s=timeout_s, listed_as=listed_as)
+        except ToolChangedError as error:
+            raise RunError(f"{where}: tool {name!r} changed while the run was under way: {error}") from error
         except ToolError as error:
-            raise ToolError(f"{self._chat.at(checked.step)}: {error}") from error
+            raise ToolError(f"{where}: {error}") from error

@@ -6,24 +6,30 @@ Read from an SDK's object or from recorded JSON; what is malformed is a `ToolErr
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routine_grammar.errors import SchemaError, ToolError
+from routine_grammar.errors import SchemaError, SchemaWarning, ToolError
 from routine_grammar.routine.documents import read_bytes
 from routine_grammar.routine.model import Variable
+from routine_grammar.routine.schema_types import with_standard_types
 from routine_grammar.routine.types import TEXT
 from routine_grammar.routine.values import EVERY_ITEM, array_of, pointer_parts, resolve, schema_problem, subschema
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_TOOL_NAME_LENGTH = 128
+_MAX_NOTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool; a hint is None where the server gives none."""
+    """A tool; a hint is None where the server gives none.
+
+    `open_world`: it deals with things outside its server's own, such as the web. `title` is a name for people.
+    """
 
     name: str
     description: str
@@ -32,10 +38,16 @@ class Tool:
     read_only: bool | None = None
     destructive: bool | None = None
     idempotent: bool | None = None
+    open_world: bool | None = None
+    title: str | None = None
 
     @classmethod
     def from_mcp(cls, obj: object) -> Tool:
-        """Read an MCP tool: an SDK's object or a mapping, its fields in camel or snake case; raises `ToolError`."""
+        """Read an MCP tool: an SDK's object or a mapping, its fields in camel or snake case; raises `ToolError`.
+
+        Type names of its schemas that JSON Schema does not have, such as "dict", are read as what they mean, with one
+        `SchemaWarning`.
+        """
         name = _field(obj, "name")
         if not isinstance(name, str) or not 0 < len(name) <= MAX_TOOL_NAME_LENGTH or not name.isprintable():
             raise ToolError(f"tool {str(name)[:80]!r}, field name: expected 1 to {MAX_TOOL_NAME_LENGTH} printable characters")
@@ -43,23 +55,41 @@ class Tool:
         if description is not None and not isinstance(description, str):
             raise ToolError(f"tool {name!r}, field description: expected text, got {type(description).__name__}")
         hints = _field(obj, "annotations")
-        return cls(
+        notes: list[str] = []
+        tool = cls(
             name=name,
             description=description or "",
-            input_schema=_input_schema(name, _field(obj, "inputSchema", "input_schema")),
-            output_schema=_output_schema(name, _field(obj, "outputSchema", "output_schema")),
+            input_schema=_input_schema(name, _field(obj, "inputSchema", "input_schema"), notes),
+            output_schema=_output_schema(name, _field(obj, "outputSchema", "output_schema"), notes),
             read_only=_hint(name, hints, "readOnlyHint", "read_only_hint"),
             destructive=_hint(name, hints, "destructiveHint", "destructive_hint"),
             idempotent=_hint(name, hints, "idempotentHint", "idempotent_hint"),
+            open_world=_hint(name, hints, "openWorldHint", "open_world_hint"),
+            title=_title(name, obj, hints),
         )
+        if notes:
+            more = f" and {len(notes) - _MAX_NOTES} more" if len(notes) > _MAX_NOTES else ""
+            told = f"tool {name!r}: types that JSON Schema does not have: {'; '.join(notes[:_MAX_NOTES])}{more}"
+            warnings.warn(SchemaWarning(told), stacklevel=2)
+        return tool
 
     def to_mcp(self) -> dict[str, Any]:
-        """The tool as MCP lists it; `from_mcp` reads it back."""
-        hints = {"readOnlyHint": self.read_only, "destructiveHint": self.destructive, "idempotentHint": self.idempotent}
-        said = {hint: value for hint, value in hints.items() if value is not None}
-        listed = {"name": self.name, "description": self.description, "inputSchema": dict(self.input_schema)}
-        output = {} if self.output_schema is None else {"outputSchema": dict(self.output_schema)}
-        return listed | output | ({"annotations": said} if said else {})
+        """Return the tool in MCP's JSON form, as `from_mcp` reads it."""
+        hints = {
+            "readOnlyHint": self.read_only,
+            "destructiveHint": self.destructive,
+            "idempotentHint": self.idempotent,
+            "openWorldHint": self.open_world,
+        }
+        written = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": dict(self.input_schema),
+            "outputSchema": None if self.output_schema is None else dict(self.output_schema),
+            "annotations": {name: hint for name, hint in hints.items() if hint is not None} or None,
+        }
+        return {name: value for name, value in written.items() if value is not None}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -149,24 +179,40 @@ def _field(obj: object, *names: str) -> Any:
     return None
 
 
-def _input_schema(tool: str, schema: Any) -> Mapping[str, Any]:
-    if schema is None:
-        raise ToolError(f"tool {tool!r}, field inputSchema: missing; expected a JSON Schema of type object")
-    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
-        raise ToolError(f"tool {tool!r}, field inputSchema: expected a JSON Schema of type object")
-    return _checked(tool, "inputSchema", schema)
+def _input_schema(tool: str, schema: Any, notes: list[str]) -> Mapping[str, Any]:
+    if isinstance(schema, Mapping):
+        checked = _checked(tool, "inputSchema", schema, notes)
+        if checked.get("type", "object") == "object":
+            return checked
+    missing = "missing; " if schema is None else ""
+    raise ToolError(f"tool {tool!r}, field inputSchema: {missing}expected a JSON Schema of type object")
 
 
-def _output_schema(tool: str, schema: Any) -> Mapping[str, Any] | None:
-    return None if schema is None else _checked(tool, "outputSchema", schema)
+def _output_schema(tool: str, schema: Any, notes: list[str]) -> Mapping[str, Any] | None:
+    return None if schema is None else _checked(tool, "outputSchema", schema, notes)
 
 
-def _checked(tool: str, name: str, schema: Any) -> Mapping[str, Any]:
-    problem = schema_problem(schema)
+def _checked(tool: str, name: str, schema: Any, notes: list[str]) -> Mapping[str, Any]:
+    """The schema, its types read as JSON Schema's own; what was read otherwise than written is added to `notes`."""
+    where = f"tool {tool!r}, field {name}"
+    try:
+        standard, changed = with_standard_types(schema)
+    except SchemaError as error:
+        raise ToolError(f"{where}: invalid JSON Schema: {error}") from error
+    problem = schema_problem(standard)
     if problem:
-        raise ToolError(f"tool {tool!r}, field {name}: {problem}")
-    checked: Mapping[str, Any] = schema
+        raise ToolError(f"{where}: {problem}")
+    notes += (f"/{name}{note}" for note in changed)
+    checked: Mapping[str, Any] = standard
     return checked
+
+
+def _title(tool: str, obj: object, hints: object) -> str | None:
+    """The tool's title, which older servers write among its hints."""
+    title = _field(obj, "title") or (None if hints is None else _field(hints, "title"))
+    if title is not None and not isinstance(title, str):
+        raise ToolError(f"tool {tool!r}, field title: expected text, got {type(title).__name__}")
+    return title
 
 
 def _hint(tool: str, hints: object, *names: str) -> bool | None:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
-from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.errors import RoutineError, RoutineGrammarError, plain_warnings
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool, load_tools
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.model is None and _names_model(arguments):
         own.model = arguments[0]
     try:
-        with tempfile.TemporaryDirectory(prefix="routine_grammar_") as folder:
+        with plain_warnings(), tempfile.TemporaryDirectory(prefix="routine_grammar_") as folder:
             return _serve(arguments, own, Path(folder))
     except RoutineGrammarError as error:
         print(f"routine_grammar: {error}", file=sys.stderr)
@@ -200,6 +200,7 @@ def _check_routines(args: argparse.Namespace, folder: Path) -> None:
 def _record_tools(config: str, file: Path) -> str:
     """List the servers' tools once, into a file that every API server process reads."""
     import asyncio
+    import logging
 
     from routine_grammar.agent.tools import ToolServers, load_mcp_config
 
@@ -207,6 +208,7 @@ def _record_tools(config: str, file: Path) -> str:
         async with ToolServers(load_mcp_config(config)) as servers:
             servers.record_tools(file)
 
+    logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
     asyncio.run(record())
     return str(file)
 

@@ -26,6 +26,7 @@ from routine_grammar.routine import (
     Routine,
     Source,
     Step,
+    Tool,
     Variable,
 )
 from tests.agent.model_server import ModelServer, model_server, say
@@ -62,9 +63,9 @@ class RecordingServers(ToolServers):
 
     calls: list[tuple[str, dict[str, Any]]]
 
-    async def call(self, name: str, arguments: Any, *, timeout_s: float = 60.0) -> ToolResult:
+    async def call(self, name: str, arguments: Any, *, timeout_s: float = 60.0, listed_as: Tool | None = None) -> ToolResult:
         self.calls.append((name, dict(arguments)))
-        return await super().call(name, arguments, timeout_s=timeout_s)
+        return await super().call(name, arguments, timeout_s=timeout_s, listed_as=listed_as)
 
 
 @dataclass

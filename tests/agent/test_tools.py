@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from routine_grammar.agent.tools import ServerConfig, ToolServers, load_mcp_config
+from routine_grammar.agent.tools import HttpServerConfig, ServerConfig, ToolServers, load_mcp_config
 from routine_grammar.errors import ToolError
 from routine_grammar.routine.tools import load_tools
 
@@ -233,22 +234,83 @@ def test_the_usual_file(tmp_path: Path) -> None:
         tmp_path,
         {
             "git": {"command": "uvx", "args": ["mcp-server-git"], "env": {"A": "b"}, "cwd": "/tmp", "type": "stdio"},
-            "off": {"url": "https://example.org/mcp", "disabled": True},
+            "off": {"url": "https://example.org/${NO_SUCH_VARIABLE}", "disabled": True},
             "time": {"command": "uvx", "autoApprove": ["convert_time"], "disabled": False},
+            "web": {"url": "https://example.org/mcp"},
+            "wiki": {"type": "streamableHttp", "url": "http://[::1]:8080/mcp?a=b", "headers": {"X-Key": "k"}},
         },
     )
     assert load_mcp_config(path) == (
         ServerConfig("git", "uvx", ("mcp-server-git",), {"A": "b"}, "/tmp"),
         ServerConfig("time", "uvx"),
+        HttpServerConfig("web", "https://example.org/mcp"),
+        HttpServerConfig("wiki", "http://[::1]:8080/mcp?a=b", {"X-Key": "k"}),
     )
+
+
+def test_variables_are_filled_in_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "to${ken}")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    servers = {
+        "web": {
+            "type": "http",
+            "url": "https://${HOST:-example.org}/${EMPTY}mcp",
+            "headers": {"Authorization": "Bearer ${TOKEN}", "X-Kind": "${EMPTY:-none} ${NO_SUCH_VARIABLE:-}at all"},
+        },
+        "local": {"command": "x", "args": ["${TOKEN}"], "env": {"KEY": "${TOKEN}", "PRICE": "5 $ {a}"}},
+    }
+    web, local = load_mcp_config(write_config(tmp_path, servers))
+    headers = {"Authorization": "Bearer to${ken}", "X-Kind": "none at all"}
+    assert web == HttpServerConfig("web", "https://example.org/mcp", headers)
+    assert local == ServerConfig("local", "x", ("${TOKEN}",), {"KEY": "to${ken}", "PRICE": "5 $ {a}"})
+
+
+def test_secrets_are_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = HttpServerConfig("web", "https://ann:pass%20word@example.org/mcp?key=hush-hush#x", {"X-Key": "Bearer abcdefgh"})
+    assert repr(web) == "HttpServerConfig(name='web')"
+    assert web.where == "https://example.org/mcp"
+    told = "got hush-hush, abcdefgh and pass word at https://ann:pass%20word@example.org/mcp?key=hush-hush#x"
+    assert web.without_secrets(told) == "got …, … and … at https://ann:…@example.org/mcp?…#x"
+    local = ServerConfig("local", "x", env={"API_KEY": "abcdefgh", "FOLDER": "/tmp/abc"})
+    assert local.without_secrets("abcdefgh in /tmp/abc") == "… in /tmp/abc"
+    assert "abc" not in repr(local)
+    monkeypatch.setenv("TOKEN", "abcdefgh\n")
+    for entry in (
+        {"url": "https://example.org", "headers": {"X-Key": "${TOKEN}"}},
+        {"url": "https://example.org:${TOKEN}/mcp"},
+        {"url": "https://example.org", "headers": {"X-Key": ["abcdefgh"]}},
+    ):
+        with pytest.raises(ToolError) as caught:
+            load_mcp_config(write_config(tmp_path, {"it": entry}))
+        assert "abcdefgh" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"url": "https://example.org/mcp"}, r"mcpServers\.it: MCP over HTTP is not supported yet"),
-        ({"type": "sse", "command": "x"}, "MCP over HTTP is not supported yet"),
-        ({"type": "pigeon", "command": "x"}, "unknown transport 'pigeon'; expected 'stdio'"),
+        ({"type": "http"}, r"mcpServers\.it\.url: missing"),
+        ({"type": "http", "command": "x"}, r"mcpServers\.it\.command: a server that is reached by a url has none"),
+        ({"type": "stdio", "url": "http://x"}, r"mcpServers\.it\.url: a server that a command starts has none"),
+        ({"command": "x", "headers": {"a": "b"}}, r"mcpServers\.it\.headers: a server that a command starts has none"),
+        ({"url": "https://x", "env": {"A": "b"}}, r"mcpServers\.it\.env: a server that is reached by a url has none"),
+        ({"url": "example.org/mcp"}, "'it', url: expected an address such as https"),
+        ({"url": "ftp://example.org"}, "url: expected an address"),
+        ({"url": "http://:80/"}, "url: expected an address"),
+        ({"url": "http://x:99999/"}, "url: expected an address"),
+        ({"url": "http://a b/"}, "url: expected an address"),
+        ({"url": "http://x/\n"}, "url: expected an address"),
+        ({"url": "http://x", "headers": {"a b": "c"}}, "headers: 'a b' is no name of a header"),
+        ({"url": "http://x", "headers": {"a": " c"}}, "headers.a: expected printable ASCII"),
+        ({"url": "http://x", "headers": {"a": "é"}}, "headers.a: expected printable ASCII"),
+        (
+            {"url": "http://x/${NO_SUCH_VARIABLE}"},
+            r"it\.url: the environment variable 'NO_SUCH_VARIABLE' is not set",
+        ),
+        ({"url": "http://x", "headers": {"A": "${NO_SUCH_VARIABLE}"}}, r"it\.headers\.A: the environment variable"),
+        ({"command": "x", "env": {"A": "${input:key}"}}, r"it\.env\.A: a '\$\{' that begins no variable"),
+        ({"type": "sse", "url": "http://x"}, r"mcpServers\.it\.type: MCP's HTTP\+SSE transport is deprecated"),
+        ({"type": "pigeon", "command": "x"}, "unknown transport 'pigeon'; expected 'stdio' or 'http'"),
         ({"args": ["x"]}, r"mcpServers\.it\.command: missing"),
         ({"command": ""}, r"mcpServers\.it\.command"),
         ({"command": "x", "args": "y"}, r"mcpServers\.it\.args: .*array"),

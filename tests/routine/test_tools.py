@@ -76,7 +76,7 @@ def test_malformed_tools(obj: object, message: str) -> None:
 def test_recordings(tmp_path: Path, wrap: Any) -> None:
     path = tmp_path / "tools.json"
     path.write_text(json.dumps(wrap([{"name": "t", "inputSchema": INPUT, "title": "T"}])))
-    assert load_tools(path) == (Tool("t", "", INPUT),)
+    assert load_tools(path) == (Tool("t", "", INPUT, title="T"),)
 
 
 @pytest.mark.parametrize(
