@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
-import httpx
 import pytest
 
 from routine_grammar.serve import launcher
@@ -81,27 +79,3 @@ def test_an_answer_is_awaited_from_the_server_itself_and_from_no_proxy(monkeypat
         assert launcher._answers(f"http://127.0.0.1:{server.server_port}/pyproject.toml")
         thread.join()
     assert not launcher._answers(f"http://127.0.0.1:{server.server_port}/")
-
-
-@pytest.mark.server
-def test_what_is_being_decoded_at_sigterm_comes_to_its_end() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    body = {"model": "routine-demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1500, "stream": True}
-    with subprocess.Popen(
-        (*SERVE, "--port", str(port)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stderr
-        next(line for line in server.stderr if "ready after" in line)
-        threading.Thread(target=server.stderr.read).start()
-        lines: list[str] = []
-        address = f"http://127.0.0.1:{port}/v1/chat/completions"
-        with httpx.stream("POST", address, json={**body, "ignore_eos": True}, timeout=120, trust_env=False) as answer:
-            for line in answer.iter_lines():
-                lines += [line] if line else []
-                if len(lines) == 5:
-                    server.send_signal(signal.SIGTERM)
-        assert lines[-1] == "data: [DONE]"
-        assert '"finish_reason":"length"' in lines[-2]
-        assert server.wait(120) == 0

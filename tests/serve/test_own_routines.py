@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from routine_grammar.demo.server import model_server
+from tests.serve.test_launcher import children, command_of
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore")]
 
@@ -23,6 +27,28 @@ steps:
     outputs: {at: {pointer: /datetime}}
   - {name: Convert it, tool: convert_time, arguments: {time: {const: "09:30"}, source_timezone: {const: Etc/UTC}}}
 """
+
+
+def drained(base_url: str) -> int:
+    """Stop the server in mid-stream; return how many of the tokens asked for came all the same."""
+    port = base_url.rpartition(":")[2].removesuffix("/v1")
+    commands = {pid: command_of(pid) for pid in children(os.getpid())}
+    server = next(pid for pid, command in commands.items() if "routine_grammar.serve" in command and port in command)
+    client = openai.OpenAI(base_url=base_url, api_key="secret")
+    parts = client.chat.completions.create(
+        model="routine-demo",
+        messages=[{"role": "user", "content": "x"}],
+        max_tokens=1000,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    tokens = 0
+    for number, part in enumerate(parts):
+        tokens = part.usage.completion_tokens if part.usage else tokens
+        if number == 3:
+            os.kill(server, signal.SIGTERM)
+    return tokens
 
 
 def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> None:
@@ -54,6 +80,7 @@ def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> N
                 (call,) = answer["choices"][0]["message"]["tool_calls"]
                 assert call["function"] == {"name": "get_current_time", "arguments": '{"timezone": "Etc/UTC"}'}
                 assert (await ask("/invocations", json=body)).status_code == 403
+                assert await asyncio.to_thread(drained, base) == 1000
 
     asyncio.run(use())
 

@@ -18,8 +18,13 @@ from routine_grammar.agent.calls import CheckedCall
 from routine_grammar.agent.chat import RoutineChat
 from routine_grammar.agent.tools import ToolResult
 from routine_grammar.demo.server import model_server
+from tests.scale import SCALE
 
-pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(SCALE == 1, reason="two engines and two front ends take minutes to start: a drill"),
+]
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PAGES = {"pages": [{"id": f"page {number}", "owner": f"owner {number}"} for number in range(3)]}
@@ -66,7 +71,7 @@ def test_every_form_is_carried_out_at_any_front_end_and_engine(tmp_path: Path) -
         async with model_server(lambda elapsed_s, line: None, command) as base_url:
             with ThreadPoolExecutor(6) as pool:
                 loop = asyncio.get_running_loop()
-                runs = [loop.run_in_executor(pool, carried_out, base_url, number) for number in range(12)]
+                runs = [loop.run_in_executor(pool, carried_out, base_url, number) for number in range(6)]
                 for done in await asyncio.gather(*runs):
                     assert (done["1"], done["1-1_1"], done["1-1_1-1_1"], done["2-1_1"], done["3-1_1"]) == (1, 3, 1, 1, 1)
                     assert done["1-1_1-2_1"] <= 2

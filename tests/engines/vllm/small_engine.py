@@ -70,28 +70,19 @@ def counted(llm: LLM, name: str) -> float:
     return float(sum(getattr(metric, "value", 0) for metric in llm.get_metrics() if metric.name == name))
 
 
-def preempted(_: Path) -> Any:
-    """Room for about half of what runs: requests are put off, and replayed."""
-    llm = engine(num_gpu_blocks_override=20, block_size=32, max_model_len=256, disable_log_stats=False)
-    found = run(llm, 16, 40, max_tokens=200)
-    return {"samples": found, "preemptions": counted(llm, "vllm:num_preemptions")}
-
-
-def chunked(_: Path) -> Any:
-    """A prompt of several chunks."""
-    llm = engine(max_num_batched_tokens=64, enable_chunked_prefill=True)
-    return {"samples": run(llm, 4, 300, max_tokens=200)}
-
-
-def cached(_: Path) -> Any:
-    """The same prompt again: its blocks come from the cache, and the same is decoded."""
-    llm = engine(enable_prefix_caching=True)
-    return {"first": run(llm, 3, 300, max_tokens=200), "samples": run(llm, 3, 300, max_tokens=200)}
-
-
-def sampled(_: Path) -> Any:
-    """Several samples of a prompt, with log-probabilities."""
-    return {"samples": run(engine(), 3, max_tokens=200, n=3, logprobs=2)}
+def crowded(_: Path) -> Any:
+    """Room for about half of what runs, prompts of several chunks, and the same prompt again, from the cache."""
+    options: dict[str, Any] = {
+        "num_gpu_blocks_override": 20,
+        "block_size": 32,
+        "max_model_len": 256,
+        "max_num_batched_tokens": 32,
+    }
+    llm = engine(enable_chunked_prefill=True, enable_prefix_caching=True, disable_log_stats=False, **options)
+    many = run(llm, 16, 40, max_tokens=200)
+    preemptions = counted(llm, "vllm:num_preemptions")
+    first, again = run(llm, 3, 140, max_tokens=100), run(llm, 3, 140, max_tokens=100)
+    return {"samples": [*many, *first, *again], "preemptions": preemptions, "first": first, "again": again}
 
 
 def reasoned(_: Path) -> Any:
@@ -103,15 +94,14 @@ def reasoned(_: Path) -> Any:
 
 
 def adapted(folder: Path) -> Any:
-    """Under a LoRA adapter, which changes what is likely, and nothing of what is allowed."""
+    """Several samples of a prompt with log-probabilities; then under a LoRA adapter, which changes only what is likely."""
     from vllm.lora.request import LoRARequest
 
     llm = engine(enable_lora=True, max_lora_rank=8)
     lora = LoRARequest("a", 1, str(adapter(folder)))
-    return {
-        "first": run(llm, 3, max_tokens=200, logprobs=1),
-        "samples": run(llm, 3, max_tokens=200, logprobs=1, lora_request=lora),
-    }
+    options: dict[str, Any] = {"max_tokens": 200, "n": 3, "logprobs": 2}
+    first, adapted = run(llm, 3, **options), run(llm, 3, **options, lora_request=lora)
+    return {"samples": [*first, *adapted], "first": first, "adapted": adapted}
 
 
 def adapter(folder: Path) -> Path:
@@ -140,7 +130,7 @@ def adapter(folder: Path) -> Path:
     return folder
 
 
-WAYS = {way.__name__: way for way in (preempted, chunked, cached, sampled, reasoned, adapted)}
+WAYS = {way.__name__: way for way in (crowded, reasoned, adapted)}
 
 if __name__ == "__main__":
     print("\n" + json.dumps(WAYS[sys.argv[1]](Path(sys.argv[2]))), flush=True)
