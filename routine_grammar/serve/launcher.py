@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
-from routine_grammar.errors import RoutineError, RoutineGrammarError, plain_warnings
+from routine_grammar.errors import EngineError, RoutineError, RoutineGrammarError, plain_warnings
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool, load_tools
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
@@ -82,6 +82,8 @@ def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
 
     started = time.monotonic()
     demo = not own.help and own.model is None and own.config is None
+    if own.model and own.model.startswith(("/", "./", "../")) and not Path(own.model).is_dir():
+        raise EngineError(f"argument --model: {own.model}: no such folder")
     if not own.help:
         own.tool_call_parser = own.tool_call_parser or _dialect(own)
         _check_routines(own, folder)
@@ -99,8 +101,6 @@ def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
         args.tools = own.tools
     if not 0 <= args.port < 2**16:
         parser.error(f"argument --port: {args.port} is no port; expected 0 to 65535")
-    if own.model and own.model.startswith(("/", "./", "../")) and not Path(own.model).is_dir():
-        parser.error(f"argument --model: {own.model}: no such folder")
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
