@@ -35,9 +35,9 @@ def refusals_counted() -> Iterator[None]:
 
 def count_turn(routine: str, token_ids: Sequence[int], matcher: Callable[[], Matcher]) -> None:
     """Count a decoded turn. Tokens that are not all of its grammar, such as thinking before it, count as not forced."""
-    TURNS.labels(routine).inc()
-    TOKENS.labels(routine).inc(len(token_ids))
     forced = matcher().count_forced(token_ids)
     if forced is None:  # a model may have more tokens that end a text than its tokenizer knows
         forced = matcher().count_forced(token_ids[:-1])
     FORCED.labels(routine).inc(forced or 0)
+    TOKENS.labels(routine).inc(len(token_ids))
+    TURNS.labels(routine).inc()  # last, as a reader of the figures meets it first: a turn seen has its tokens
