@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.grammar.dialects import load_dialect
+from routine_grammar.grammar.faults import faults
 from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
@@ -17,7 +18,7 @@ from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
-from routine_grammar.grammar.turn import TurnScope, faults, live_keys, possible_keys, turn_grammar, whole_grammar
+from routine_grammar.grammar.turn import TurnScope, live_keys, possible_keys, turn_grammar, whole_grammar
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary

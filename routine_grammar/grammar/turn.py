@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_
 from routine_grammar.grammar.regex import beginning_otherwise
 from routine_grammar.grammar.tree import (
     EMPTY,
-    MAX_NODES,
     Call,
     Choice,
     Grammar,
@@ -36,13 +35,12 @@ from routine_grammar.grammar.tree import (
     Node,
     Optional,
     choice,
-    reachable,
     sequence,
 )
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
-from routine_grammar.routine.graph import START, Graph, Move, Successors
-from routine_grammar.routine.keys import SIGIL, UNKNOWN, MemoryKey, ParsedKey, parse_key
+from routine_grammar.routine.graph import Graph, Move, Successors
+from routine_grammar.routine.keys import SIGIL, UNKNOWN, MemoryKey, parse_key
 from routine_grammar.routine.tools import Tool
 
 MAX_KEYS = 10_000
@@ -87,7 +85,7 @@ def turn_grammar(scope: TurnScope, position: str, keys: Sequence[MemoryKey], *, 
     Raises `RoutineError` for an unknown position or what the dialect can't hold, `MemoryKeyError` where a step needs a key
     that is not live, `SchemaError` for a tool whose schema can't be enforced.
     """
-    maker = _TurnMaker(scope, {}, parallel)
+    maker = TurnMaker(scope, {}, parallel)
     root = maker.turn(position, keys, {scope.default_key(key.name) for key in keys})
     return Grammar(root, maker.rules)
 
@@ -98,44 +96,16 @@ def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) 
     A position inside a repetition stands for those at all items, with all keys that may be live at any.
     """
     rules: dict[str, Node] = {position_rule(position): EMPTY for position in keys_at}  # these names are taken
-    maker = _TurnMaker(scope, rules)
+    maker = TurnMaker(scope, rules)
     for position, keys in keys_at.items():
         rules[position_rule(position)] = maker.turn(position, keys, None)
     return Grammar(Call(position_rule("start")), rules)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What keeps a turn from being made, and where: `step` None is the start, `argument` None all of the call."""
-
-    step: str | None
-    argument: str | None
-    error: RoutineGrammarError
-
-
-def faults(scope: TurnScope, key_types: Mapping[str, Any]) -> Iterator[Fault]:
-    """Everything for which some turn of the Routine would raise, whichever of its keys are live by then.
-
-    Steps are met one by one and each parameter of a tool once, not at every position: linear in the Routine. What `check`
-    tells of (unknown tools, keys that are not live) is passed over.
-    """
-    trial = _Trial(scope, key_types)
-    for step in scope.graph.routine:
-        if step.tool is not None:
-            yield from trial.of_step(step, scope.tools.get(step.tool))
-    yield from trial.of_positions()
 
 
 def possible_keys(scope: TurnScope, key_types: Mapping[str, Any], position: str) -> tuple[MemoryKey, ...]:
     """All keys of the Routine that may be live at a position."""
     names = [scope.spelled_key(key) for key in scope.graph.names_before(position)]
     return live_keys(names, key_types, SIGIL, scope.sigil)
-
-
-def _whole_key(key: str) -> str:
-    """The key of the list that a key names an item of; else the key itself."""
-    parsed = parse_key(key)
-    return ParsedKey(parsed.step, parsed.name).text()
 
 
 def position_rule(position: str) -> str:
@@ -153,7 +123,9 @@ def _rule_name(text: str) -> str:
 
 
 @dataclass(slots=True)
-class _TurnMaker:
+class TurnMaker:
+    """Makes the trees of turns; `rules` takes those that they share."""
+
     scope: TurnScope
     rules: dict[str, Node]
     parallel: bool = True
@@ -393,124 +365,6 @@ class _TurnMaker:
             fresh = f"{name}_{number}"
         self._last_number[name] = number
         return fresh
-
-
-class _Trial:
-    """Looks for faults; it makes each schema and each shape of a call once."""
-
-    def __init__(self, scope: TurnScope, key_types: Mapping[str, Any]) -> None:
-        self._scope = scope
-        self._types = key_types
-        self._texts = {key: json.dumps(schema, sort_keys=True) for key, schema in key_types.items()}
-        self._maker = _TurnMaker(scope, {})
-        self._bounded: set[tuple[str, str]] = set()  # parameters whose literals are within the bounds
-        self._broken: dict[tuple[str, str], list[str]] = {}
-        self._sizes: dict[tuple[Any, ...], int] = {}
-        self._of_keys: set[tuple[str, str]] = set()  # parameters that take keys
-        self._sound = True
-
-    def of_step(self, step: model.Step, tool: Tool | None) -> Iterator[Fault]:
-        """What is wrong with a step's call: with its tool, each of its arguments, and the bounds of all together."""
-        if tool is None:
-            self._sound = False
-            return
-        found = list(self._of_call(step, tool))
-        if not found:
-            try:
-                self._measure(step, tool)
-            except (SchemaError, GrammarError) as error:
-                found = [Fault(step.id, None, error)]
-        self._sound = self._sound and not found
-        yield from found
-
-    def _of_call(self, step: model.Step, tool: Tool) -> Iterator[Fault]:
-        try:
-            self._maker.require_arguments(tool)
-        except SchemaError as error:
-            yield Fault(step.id, None, error)
-        for name in tool.parameters:
-            source = step.arguments.get(name)
-            try:
-                if not isinstance(source, model.Key | model.Item | model.AnyKey | model.Omit):
-                    self._try_text(step, tool, name, source)
-                if source is None or isinstance(source, model.AnyKey):
-                    self._try_keys(step, tool, name)
-            except (SchemaError, GrammarError, RoutineError) as error:
-                yield Fault(step.id, name, error)
-
-    def _try_text(self, step: model.Step, tool: Tool, name: str, source: model.Source | None) -> None:
-        node = self._maker.argument(step, tool, name, ())
-        if isinstance(source, model.Constant) or (tool.name, name) in self._bounded:
-            return
-        try:
-            Grammar(node, reachable(node, self._maker.rules))
-        except GrammarError as error:
-            self._maker.note(error, step, tool, name)
-            raise
-        self._bounded.add((tool.name, name))
-
-    def _try_keys(self, step: model.Step, tool: Tool, name: str) -> None:
-        """Compare a parameter with the types of all keys that may be live; only a reference can make that fail."""
-        schema = tool.parameter_schema(name)
-        self._of_keys.add((tool.name, name))
-        if (tool.name, name) not in self._broken:
-            refers = '"$ref"' in json.dumps(schema)
-            suspects = {text: key for key, text in self._texts.items() if refers or '"$ref"' in text}
-            broken = {text for text, key in suspects.items() if not _compares(self._types[key], schema)}
-            self._broken[tool.name, name] = [key for key, text in self._texts.items() if text in broken]
-        if broken_keys := self._broken[tool.name, name]:
-            _, sometimes = self._scope.graph.keys_at(step.id)
-            for key in broken_keys:
-                if _whole_key(key) in sometimes:
-                    try:
-                        key_is_compatible(MemoryKey(key, self._types[key]), schema)
-                    except SchemaError as error:
-                        self._maker.note(error, step, tool, name)
-                        raise
-
-    def _measure(self, step: model.Step, tool: Tool) -> None:
-        """Count the nodes of a step's call without keys. Raises where a bound is passed."""
-        required = set(tool.input_schema.get("required", ()))
-        sources = [(name, step.arguments.get(name)) for name in tool.parameters]
-        shape = tuple(
-            (name, isinstance(source, (*FIXED, model.AnyKey)), name in required or isinstance(source, FIXED))
-            for name, source in sources
-            if not isinstance(source, model.Omit)
-        )
-        if (tool.name, shape) in self._sizes:
-            return
-        members = [
-            (name, Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name), needed)
-            for name, known, needed in shape
-        ]
-        node = self._maker.call_of(tool, self._maker.written.all_of(self._maker.schema_compiler(tool), members))
-        grammar = Grammar(node, reachable(node, self._maker.rules))
-        self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(members)
-
-    def of_positions(self) -> Iterator[Fault]:
-        """What is wrong with the turn at a position as a whole; turns are made only where they may be too large."""
-        largest, taking = max(self._sizes.values(), default=0), len(self._of_keys)
-        for position in self._scope.graph.positions:
-            try:
-                keys = len(self._types)
-                if keys > MAX_KEYS:
-                    keys = len(possible_keys(self._scope, self._types, position))
-                self._maker.require_room(position, keys)
-                steps = len(self._scope.graph.successors(position).steps)
-                if self._sound and 8 + steps * (largest + 1) + taking * (keys + 4) > MAX_NODES:
-                    turn_grammar(self._scope, position, possible_keys(self._scope, self._types, position))
-            except MemoryKeyError:
-                continue  # a key of which `check` tells
-            except (SchemaError, GrammarError, RoutineError) as error:
-                yield Fault(None if position == START else position, None, error)
-
-
-def _compares(source: Any, target: Mapping[str, Any]) -> bool:
-    try:
-        key_is_compatible(MemoryKey("", source), target)
-    except SchemaError:
-        return False
-    return True
 
 
 def live_keys(names: Iterable[Any], declared: Mapping[str, Any], default_sigil: str, sigil: str) -> tuple[MemoryKey, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from routine_grammar.engines.vllm.checking import compile_pool
@@ -120,13 +121,20 @@ class _Steps:
         self._sent: dict[int, str] = {}
 
     def parse(
-        self, parse_delta: Callable[..., Any], text: str, ids: list[int], request: Any, *args: Any, finished: bool
+        self,
+        parse_delta: Callable[..., Any],
+        text: str,
+        ids: list[int],
+        request: Any,
+        *args: Any,
+        finished: bool,
+        **kwargs: Any,
     ) -> Any:
         """Parse a piece of a streamed output by `parse_delta`."""
         pieces = _PIECE.findall(text) or [""]
-        found = [parse_delta(pieces[0], ids, request, *args, finished=finished and len(pieces) == 1)]
+        found = [parse_delta(pieces[0], ids, request, *args, finished=finished and len(pieces) == 1, **kwargs)]
         for left, piece in zip(range(len(pieces) - 2, -1, -1), pieces[1:], strict=True):
-            found.append(parse_delta(piece, [], request, *args, finished=finished and left == 0))
+            found.append(parse_delta(piece, [], request, *args, finished=finished and left == 0, **kwargs))
         self._text += text
         delta = _joined(found)
         for part in delta.tool_calls if delta else ():
@@ -142,6 +150,38 @@ class _Steps:
         return {index: whole[index][len(sent) :] for index, sent in begun.items() if whole.get(index, "") != sent}
 
 
+class _Stream:
+    """A streamed output under a Routine, read piece by piece by the composed parser's `parse_delta`."""
+
+    def __init__(self, plan: TurnPlan, fresh: Callable[[], Any]) -> None:
+        self._plan = plan
+        self._ids = CallIds(plan)
+        self._steps = _Steps(fresh) if plan.dialect in _IN_STEPS else None
+        self._content = ""
+        self._tokens: list[int] = []
+
+    def read(self, parse: Callable[..., Any], text: str, ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a piece; the calls that begin in it get their ids."""
+        self._tokens += ids
+        if kwargs["finished"]:
+            _count(self._plan, self._tokens)
+        read = parse if self._steps is None else partial(self._steps.parse, parse)
+        delta = read(text, ids, request, *args, **kwargs)
+        if delta is not None:
+            self._content += delta.content or ""
+            _give_ids(self._ids, delta.tool_calls, self._content)
+        return delta
+
+
+def _read_whole(plan: TurnPlan, fresh: Any, said: tuple[Any, ...], request: Any, text: str, ids: Sequence[int]) -> None:
+    """Give the calls in a whole output, which the composed parser has read, their ids and exact arguments."""
+    _count(plan, ids)
+    _, content, calls = said
+    if calls:
+        exact = None if plan.dialect in _IN_STEPS else fresh.parse_delta(text, list(ids), request, [], finished=True)
+        _give_whole(plan, calls, content, exact)
+
+
 def with_positions(parser: type[Any]) -> type[Any]:
     """A subclass of the parser class that vLLM composed, for requests under a Routine; others pass through unchanged."""
 
@@ -151,10 +191,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._fresh: Callable[[], Any] = lambda: parser(*args, **kwargs)
-            self._content = ""
-            self._tokens: list[int] = []
-            self._ids: CallIds | None = None
-            self._steps = _Steps(self._fresh)
+            self._stream: _Stream | None = None
 
         def adjust_request(self, request: Any) -> Any:
             """Keep vLLM from replacing our grammar by one of its tools' own."""
@@ -173,34 +210,18 @@ def with_positions(parser: type[Any]) -> type[Any]:
             model_output_token_ids: Sequence[int] = (),
         ) -> Any:
             """Parse a whole output."""
-            reasoning, content, calls = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
-            plan = plan_of(request)
-            if plan is not None:
-                _count(plan, model_output_token_ids)
-            if plan is not None and calls and plan.dialect in _IN_STEPS:
-                _give_whole(plan, calls, content, None)
-            elif plan is not None and calls:
-                delta = self._fresh().parse_delta(model_output, list(model_output_token_ids), request, [], finished=True)
-                _give_whole(plan, calls, content, delta)
-            return reasoning, content, calls
+            said = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
+            if (plan := plan_of(request)) is not None:
+                _read_whole(plan, self._fresh(), said, request, model_output, model_output_token_ids)
+            return said
 
         def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
             """Parse a piece of a streamed output."""
-            plan = plan_of(request)
-            if plan is not None:
-                self._tokens += delta_token_ids
-                if kwargs.get("finished"):
-                    _count(plan, self._tokens)
             parse = super().parse_delta
-            if plan is not None and plan.dialect in _IN_STEPS:
-                delta = self._steps.parse(parse, delta_text, delta_token_ids, request, *args, **kwargs)
-            else:
-                delta = parse(delta_text, delta_token_ids, request, *args, **kwargs)
-            if delta is not None and plan is not None:
-                self._content += delta.content or ""
-                self._ids = self._ids or CallIds(plan)
-                _give_ids(self._ids, delta.tool_calls, self._content)
-            return delta
+            if (plan := plan_of(request)) is None:
+                return parse(delta_text, delta_token_ids, request, *args, **kwargs)
+            self._stream = self._stream or _Stream(plan, self._fresh)
+            return self._stream.read(parse, delta_text, delta_token_ids, request, *args, **kwargs)
 
     RoutineParser.__name__ = RoutineParser.__qualname__ = f"Routine{parser.__name__}"
     return RoutineParser

@@ -14,6 +14,7 @@ from routine_grammar import MemoryKey, Routine, Tool, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarTooLargeError, MemoryKeyError, RoutineError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar import faults as faults_module
 from routine_grammar.grammar import tree as tree_module
 from routine_grammar.grammar import turn as turn_module
 from routine_grammar.grammar.dialects import Dialect
@@ -375,7 +376,7 @@ def test_the_types_of_all_keys_that_may_be_live_are_compared_at_once() -> None:
 def test_a_turn_that_its_keys_make_too_large_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = "".join(f"  - {{name: s{n}, tool: send}}\n" for n in range(60))
     assert len(routine(plan).turn("59", [f"memory_{n}_result" for n in range(1, 60)]).steps) == 1
-    for module in (turn_module, tree_module):
+    for module in (faults_module, tree_module):
         monkeypatch.setattr(module, "MAX_NODES", 60)
     with pytest.raises(GrammarTooLargeError, match="the bound is 60"):
         routine(plan)

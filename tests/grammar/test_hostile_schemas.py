@@ -1,0 +1,163 @@
+"""Schemas that are large, deep or doubling: compiled in time, or declined by their bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from routine_grammar.api import compile_schema
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError
+from routine_grammar.grammar import json_schema
+
+OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "null"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def optional(count: int, required: tuple[str, ...] = ()) -> Any:
+    return {**OBJECT, "properties": {f"p{n}": {"type": "integer"} for n in range(count)}, "required": list(required)}
+
+
+def doubling(levels: int) -> Any:
+    twice = [
+        {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"items": {"$ref": f"#/$defs/d{n + 1}"}, "type": "array"}]}
+        for n in range(levels)
+    ]
+    definitions = {f"d{n}": {"type": "array", "items": schema, "maxItems": 2} for n, schema in enumerate(twice)}
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {"type": "null"}}}
+
+
+HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
+    ("10,000 levels", nested(10_000), SchemaError, ""),
+    ("300 levels", nested(300), SchemaError, ""),
+    ("64 levels", nested(64), None, "[]"),
+    ("65 levels", nested(65), SchemaError, ""),
+    ("doubling", doubling(30), GrammarTooLargeError, "[[[[]]]]"),
+    (
+        "doubled sizes",
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                f"d{n}": {
+                    **OBJECT,
+                    "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}},
+                    "required": ["a", "b"],
+                }
+                for n in range(30)
+            }
+            | {"d30": {}},
+        },
+        GrammarError,
+        "",
+    ),
+    (
+        "2,000 references in a row",
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(2_000)} | {"d2000": {"const": 1}},
+        },
+        None,
+        "1",
+    ),
+    (
+        "2,000 references in a circle",
+        {"$ref": "#/$defs/d0", "$defs": {f"d{n}": {"$ref": f"#/$defs/d{(n + 1) % 2_000}"} for n in range(2_000)}},
+        SchemaError,
+        "",
+    ),
+    ("an endless requirement", {**OBJECT, "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, SchemaError, ""),
+    ("100,000 values", {"enum": [f"value {n}" for n in range(100_000)]}, None, '"value 4711"'),
+    ("100,000 numbers", {"enum": list(range(100_000))}, None, "4711"),
+    ("100,000 times one value", {"enum": ["a"] * 100_000}, None, '"a"'),
+    ("10,000 optional properties", optional(10_000), SchemaError, ""),
+    ("500 optional properties", optional(500), None, '{"p3": 1, "p99": 2}'),
+    ("10,000 optional properties and one", optional(10_000, ("p9999",)), None, '{"p3": 1, "p9999": 2}'),
+    ("10,000 properties behind one", optional(10_000, ("p0",)), None, '{"p0": 1, "p9999": 2}'),
+    ("a huge minItems", {"type": "array", "minItems": 10**30}, GrammarTooLargeError, ""),
+    ("a huge maxItems", {"type": "array", "maxItems": 10**9, "items": {"type": "null"}}, GrammarTooLargeError, ""),
+    (
+        "many items",
+        {"type": "array", "maxItems": 10_000, "items": {"type": "array", "maxItems": 10_000, "items": {"enum": ["a", "b"]}}},
+        None,
+        '[["a"], []]',
+    ),
+    (
+        "an ambiguous choice",
+        {"anyOf": [{"type": "array", "items": {"type": t}} for t in ("string", "integer", "number", "null")] * 50},
+        None,
+        "[1, 2]",
+    ),
+    ("a deep value", {"const": json.loads("[" * 300 + "]" * 300)}, None, "[" * 300 + "]" * 300),
+    ("a long name", {**OBJECT, "properties": {"x" * 100_000: {}}}, None, "{}"),
+    ("too much text", {"description": "x" * (4 * 2**20)}, SchemaError, ""),
+    (
+        "names that look like more",
+        {**OBJECT, "properties": {'": 1}': {"const": 1}, "a\n": {}, "\x00": {}, "</tool_call>": {}}},
+        None,
+        '{"\\": 1}": 1}',
+    ),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("schema", "error", "text"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_hostile_schemas_compile_or_are_declined_in_time(schema: Any, error: type[Exception] | None, text: str) -> None:
+    if error is None:
+        assert compile_schema(schema).accepts(text)
+        assert not compile_schema(schema).accepts(text + "x")
+        return
+    with pytest.raises(error):
+        compile_schema(schema).accepts(text)
+
+
+def test_a_shortest_text_past_any_bound_is_too_large_and_not_impossible() -> None:
+    schema: Any = {"type": "null"}
+    for _ in range(6):
+        schema = {"type": "array", "items": schema, "minItems": 50}
+    with pytest.raises(GrammarTooLargeError, match="shortest text has at least"):
+        compile_schema(schema).accepts("[]")
+
+
+def test_a_schema_as_large_as_the_bound_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"enum": ["abc"]}
+    monkeypatch.setattr(json_schema, "MAX_SCHEMA_CHARS", len(json.dumps(schema)))
+    assert compile_schema(schema).accepts('"abc"')
+    monkeypatch.setattr(json_schema, "MAX_SCHEMA_CHARS", len(json.dumps(schema)) - 1)
+    with pytest.raises(SchemaError, match="17 characters; the bound is 16"):
+        compile_schema(schema)
+
+
+def test_many_optional_properties_have_a_regular_expression() -> None:
+    pattern = compile_schema(optional(40)).regex
+    assert len(pattern) < 5_000
+
+
+def subsets(names: str) -> Iterator[list[str]]:
+    for bits in range(1 << len(names)):
+        yield [name for place, name in enumerate(names) if bits >> place & 1]
+
+
+@pytest.mark.parametrize("required", list(subsets("abc")), ids="".join)
+def test_every_combination_of_optional_and_required(required: list[str]) -> None:
+    schema = {**OBJECT, "properties": {name: {"const": 1} for name in "abc"}, "required": required}
+    grammar = compile_schema(schema)
+    for there in subsets("abc"):
+        assert grammar.accepts(json.dumps(dict.fromkeys(there, 1))) == (set(required) <= set(there))
+    for text in (
+        '{"a": 1,}',
+        '{, "a": 1}',
+        '{"a": 1 "b": 1, "c": 1}',
+        '{"a": 1, "a": 1, "b": 1, "c": 1}',
+        "{",
+        "{}}",
+        '{"c": 1, "b": 1, "a": 1}',
+    ):
+        assert not grammar.accepts(text)
