@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,8 +11,8 @@ import pytest
 from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
-from routine_grammar.demo.server import model_server
 from routine_grammar.engines.vllm.environment import hide_broken_packages
+from tests.servers import running_server
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -58,27 +56,5 @@ def vocabulary(engine: LLM) -> Vocabulary:
 @pytest.fixture(scope="session")
 def base_url() -> Iterator[str]:
     """A real server process with the demo model: its base URL, `…/v1`."""
-    started, stop, address = threading.Event(), threading.Event(), list[str]()
-    failure: list[BaseException] = []
-
-    async def serve() -> None:
-        async with model_server(lambda elapsed_s, line: None) as url:
-            address.append(url)
-            started.set()
-            await asyncio.to_thread(stop.wait)
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            failure.append(error)
-            started.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait()
-    if failure:
-        raise failure[0]
-    yield address[0]
-    stop.set()
-    thread.join()
+    with running_server() as url:
+        yield url

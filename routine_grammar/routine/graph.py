@@ -119,6 +119,11 @@ class Graph:
         """Read a position; raises `RoutineError` where the Routine has none such."""
         return self._checked(text, exact=True)
 
+    def steps_at(self, position: Position) -> tuple[Step, ...]:
+        """The steps of which one was the last to be done at a position; none at the start."""
+        ids = [f"{position.node}_{number}" for number in position.done] or [position.node]
+        return tuple(self.routine.step(each) for each in ids if each != START)
+
     def successors(self, position: str, live: Container[str] | None = None) -> Successors:
         """Return what may come next, where these keys (with the default sigil) are live; None: whatever is live.
 

@@ -92,6 +92,7 @@ class ShortIds:
     graph: Graph
     unknown: str = "000000000"
     _firsts: tuple[int, ...] = field(init=False)
+    _places: int = field(init=False)
 
     def __post_init__(self) -> None:
         ends = list(accumulate(self._items(position) or 1 for position in self.graph.positions))
@@ -101,6 +102,7 @@ class ShortIds:
                 f"them; call ids of nine characters hold {MAX_PLACES}"
             )
         object.__setattr__(self, "_firsts", (0, *ends[:-1]))
+        object.__setattr__(self, "_places", ends[-1])
 
     def make(self, position: str) -> str:
         """A fresh id for a call after which the run stands at `position`."""
@@ -121,6 +123,8 @@ class ShortIds:
         routine = self.graph.routine
         if version != self._version():
             return CallId(routine.name, f"…{version:03x}", START)
+        if place >= self._places:
+            return None
         index = bisect_right(self._firsts, place) - 1
         position, item = self.graph.positions[index], place - self._firsts[index]
         items = self._items(position)

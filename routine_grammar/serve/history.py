@@ -10,7 +10,7 @@ from typing import Any
 
 from routine_grammar.errors import RoutineError
 from routine_grammar.routine.graph import START, Graph, Taken
-from routine_grammar.serve.call_ids import CallIdForm, LongIds
+from routine_grammar.serve.call_ids import CallId, CallIdForm, LongIds
 
 
 def position_of(graph: Graph, messages: Iterable[Mapping[str, Any]], ids: CallIdForm | None = None) -> str:
@@ -36,7 +36,7 @@ def _after(graph: Graph, positions: set[str], message: Mapping[str, Any], ids: C
         call_id, name = call.get("id"), str((call.get("function") or {}).get("name"))
         known = ids.read(call_id)
         if known is not None:
-            before = [_checked(graph, known.routine, known.version, known.position, str(call_id))]
+            before = [_checked(graph, known, str(call_id), name)]
             continue
         taken = [after for each in before for after in _taken(graph, each, message.get("content"), name)]
         if not taken:
@@ -61,12 +61,19 @@ def _legal(graph: Graph, before: str | Taken) -> list[str]:
     return [str(step.tool) for step in steps]
 
 
-def _checked(graph: Graph, routine: str, version: str, position: str, call_id: str) -> str:
-    if routine != graph.routine.name:
-        raise RoutineError(f"tool call id {call_id!r} is of routine {routine!r}, not of {graph.routine.name!r}")
-    if version != graph.routine.version:
+def _checked(graph: Graph, known: CallId, call_id: str, tool: str) -> str:
+    """The position that an id says, of this Routine as it is now, behind a call of that tool."""
+    if known.routine != graph.routine.name:
+        raise RoutineError(f"tool call id {call_id!r} is of routine {known.routine!r}, not of {graph.routine.name!r}")
+    if known.version != graph.routine.version:
         raise RoutineError(
-            f"tool call id {call_id!r} is of version {version} of routine {routine!r}; it has been edited since, and is now "
-            f"{graph.routine.version}: begin anew, or give `routine.position`"
+            f"tool call id {call_id!r} is of version {known.version} of routine {known.routine!r}; it has been edited since, "
+            f"and is now {graph.routine.version}: begin anew, or give `routine.position`"
         )
-    return str(graph.position(position))
+    position = graph.position(known.position)
+    done = sorted({str(step.tool) for step in graph.steps_at(position)})
+    if tool not in done:
+        raise RoutineError(
+            f"tool call id {call_id!r} is that of a call of {' or '.join(done) or 'nothing'}, not of {tool!r:.80}"
+        )
+    return str(position)

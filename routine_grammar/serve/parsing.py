@@ -83,6 +83,20 @@ def _give_ids(ids: CallIds, parts: Sequence[Any], content: str) -> None:
             part.id = ids.next(content, part.function.name)
 
 
+def _join(call: Any, part: Any) -> None:
+    """Add a later piece of a call to it. What neither says stays unset: a client would take a null for what it then is."""
+    for name in ("id", "type"):
+        if (value := getattr(part, name)) is not None:
+            setattr(call, name, value)
+    if part.function is not None:
+        if call.function is None:
+            call.function = part.function
+            return
+        if part.function.name is not None:
+            call.function.name = part.function.name
+        call.function.arguments = (call.function.arguments or "") + (part.function.arguments or "")
+
+
 def _joined(deltas: Sequence[Any]) -> Any:
     """Pieces of a stream as one; None where there are none."""
     from vllm.entrypoints.generate.base.protocol import DeltaMessage
@@ -95,10 +109,8 @@ def _joined(deltas: Sequence[Any]) -> Any:
                 said[name] = said.get(name, "") + text
         for part in delta.tool_calls or ():
             known = parts.setdefault(part.index, part)
-            if known is not part and part.function is not None and known.function is not None:
-                known.function.arguments = (known.function.arguments or "") + (part.function.arguments or "")
-                known.id, known.type = known.id or part.id, known.type or part.type
-                known.function.name = known.function.name or part.function.name
+            if known is not part:
+                _join(known, part)
     if parts:
         said["tool_calls"] = list(parts.values())
     return DeltaMessage(**said) if said else None

@@ -168,16 +168,13 @@ async def chat(request: RoutineChatRequest, raw_request: Request) -> Any:
     if request.routine is None:
         return await chat_router.create_chat_completion(request, raw_request)
     await apply_routine(request, await raw_request.json(), catalogue_of(raw_request))
-    return await _constrained(request, raw_request)
-
-
-@with_cancellation  # type: ignore[untyped-decorator]
-async def _constrained(request: RoutineChatRequest, raw_request: Request) -> Response:
     response = await chat_router.create_chat_completion(request, raw_request)
-    return await _held(response) if isinstance(response, StreamingResponse) else response
+    return await _held(response, raw_request) if isinstance(response, StreamingResponse) else response
 
 
-async def _held(response: StreamingResponse) -> Response:
+# Until it returns the stream nobody else looks whether the client is still there.
+@with_cancellation  # type: ignore[untyped-decorator]
+async def _held(response: StreamingResponse, _: Request) -> Response:
     """Hold a stream back until its first real event: an error that comes before it is a status, not a 200."""
     events = response.body_iterator
     held: list[Any] = []

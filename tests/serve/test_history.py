@@ -45,10 +45,12 @@ def test_without_calls_a_run_stands_at_its_start(graph: Graph, messages: list[di
     assert position_of(graph, messages) == "start"
 
 
-@pytest.mark.parametrize("position", ["1", "1-1_1", "1-2_2", "2"])
-def test_an_id_of_ours_says_the_position_whatever_came_before(graph: Graph, position: str) -> None:
-    messages = [said("look"), said("anything", own(graph, position))]
-    assert position_of(graph, messages) == position
+@pytest.mark.parametrize(("position", "tool"), [("1", "look"), ("1-1_1", "take"), ("1-2_2", "count"), ("2", "tell")])
+def test_an_id_of_ours_says_the_position_whatever_came_before(graph: Graph, position: str, tool: str) -> None:
+    messages = [said("anything", own(graph, "2")), said(tool, own(graph, position))]
+    assert position_of(graph, messages[1:]) == position
+    with pytest.raises(RoutineError, match="is that of a call of tell, not of 'anything'"):
+        position_of(graph, messages)
 
 
 def test_foreign_ids_are_replayed_by_header_and_tool(graph: Graph) -> None:

@@ -63,7 +63,11 @@ def test_every_position_comes_back(graph: Graph) -> None:
         known = ids.read(made)
         assert known is not None
         assert (known.routine, known.version, known.position) == (graph.routine.name, graph.routine.version, position)
-        assert position_of(graph, [said("anything", made)], ids) == position
+        done = graph.steps_at(graph.position(position))
+        for step in done:
+            assert position_of(graph, [said(str(step.tool), made)], ids) == position
+        with pytest.raises(RoutineError, match="is that of a call of"):
+            position_of(graph, [said("anything", made)], ids)
         seen.add(made)
     assert len(seen) == len(positions)
     assert len({ids.make(positions[1]) for _ in range(200)}) == 16
@@ -77,6 +81,13 @@ def test_foreign_ids_are_nobodys() -> None:
     for foreign in (None, 5, "", "call_1", "é23456789", ids.make("1") + "x", LongIds(loops()).make("1")):
         assert ids.read(foreign) is None
     assert ShortIds(loops("other")).read(ids.make("1")) is None
+
+
+def test_a_place_that_there_is_not_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ShortIds, "_version", lambda ids: 7)  # else an edit would be told
+    few, many = (ShortIds(Graph.of(Routine.parse((LOOPS % "loops").replace("1000", most)))) for most in ("10", "1000"))
+    assert few.read(few.make("3")) is not None
+    assert few.read(many.make("3")) is None
 
 
 def test_an_id_of_another_version_is_told_so() -> None:
