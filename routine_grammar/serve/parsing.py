@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from routine_grammar.engines.vllm.checking import compile_pool
@@ -54,9 +53,10 @@ class CallIds:
         return self._plan.ids.make(str(self._last.position))
 
 
-# vLLM's streaming parser of these goes on by one step a piece, so that long pieces lose calls, and never sends `{}`.
-_IN_STEPS = frozenset(("llama3_json",))
-_PIECE = re.compile(r"[^{},]*[{},]|[^{},]+")
+# What vLLM's streaming parsers of these may be given at once. That of Llama goes on by one step a piece, so that long pieces
+# lose calls, and never sends `{}`; that of Mistral's older form takes the colon before arguments for a part of them.
+_IN_STEPS = {"llama3_json": re.compile(r"[^{},]*[{},]|[^{},]+"), "mistral_v3": re.compile(r".*\[TOOL_CALLS\]|.", re.DOTALL)}
+_REWRITING = frozenset(("llama3_json",))  # its streaming parser does not keep the bytes either
 
 
 def plan_of(request: Any) -> TurnPlan | None:
@@ -127,8 +127,9 @@ def _rests(unsent: dict[int, str]) -> Any:
 class _Steps:
     """Feeds a streaming parser piece by piece; at the end it adds what the parser did not send of the calls it began."""
 
-    def __init__(self, fresh: Callable[[], Any]) -> None:
+    def __init__(self, fresh: Callable[[], Any], piece: re.Pattern[str]) -> None:
         self._fresh = fresh
+        self._piece = piece
         self._text = ""
         self._sent: dict[int, str] = {}
 
@@ -143,7 +144,7 @@ class _Steps:
         **kwargs: Any,
     ) -> Any:
         """Parse a piece of a streamed output by `parse_delta`."""
-        pieces = _PIECE.findall(text) or [""]
+        pieces = self._piece.findall(text) or [""]
         found = [parse_delta(pieces[0], ids, request, *args, finished=finished and len(pieces) == 1, **kwargs)]
         for left, piece in zip(range(len(pieces) - 2, -1, -1), pieces[1:], strict=True):
             found.append(parse_delta(piece, [], request, *args, finished=finished and left == 0, **kwargs))
@@ -168,7 +169,7 @@ class _Stream:
     def __init__(self, plan: TurnPlan, fresh: Callable[[], Any]) -> None:
         self._plan = plan
         self._ids = CallIds(plan)
-        self._steps = _Steps(fresh) if plan.dialect in _IN_STEPS else None
+        self._steps = _Steps(fresh, _IN_STEPS[plan.dialect]) if plan.dialect in _IN_STEPS else None
         self._content = ""
         self._tokens: list[int] = []
 
@@ -177,20 +178,27 @@ class _Stream:
         self._tokens += ids
         if kwargs["finished"]:
             _count(self._plan, self._tokens)
-        read = parse if self._steps is None else partial(self._steps.parse, parse)
-        delta = read(text, ids, request, *args, **kwargs)
+        delta = self.parsed(parse, text, ids, request, *args, **kwargs)
         if delta is not None:
             self._content += delta.content or ""
             _give_ids(self._ids, delta.tool_calls, self._content)
         return delta
 
+    def parsed(self, parse: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Parse a piece, in such steps as the dialect's parser needs."""
+        return parse(*args, **kwargs) if self._steps is None else self._steps.parse(parse, *args, **kwargs)
 
-def _read_whole(plan: TurnPlan, fresh: Any, said: tuple[Any, ...], request: Any, text: str, ids: Sequence[int]) -> None:
+
+def _read_whole(
+    plan: TurnPlan, fresh: Callable[[], Any], said: tuple[Any, ...], request: Any, text: str, ids: Sequence[int]
+) -> None:
     """Give the calls in a whole output, which the composed parser has read, their ids and exact arguments."""
     _count(plan, ids)
     _, content, calls = said
     if calls:
-        exact = None if plan.dialect in _IN_STEPS else fresh.parse_delta(text, list(ids), request, [], finished=True)
+        exact = None
+        if plan.dialect not in _REWRITING:
+            exact = _Stream(plan, fresh).parsed(fresh().parse_delta, text, list(ids), request, [], finished=True)
         _give_whole(plan, calls, content, exact)
 
 
@@ -224,7 +232,7 @@ def with_positions(parser: type[Any]) -> type[Any]:
             """Parse a whole output."""
             said = super().parse(model_output, request, enable_auto_tools, model_output_token_ids)
             if (plan := plan_of(request)) is not None:
-                _read_whole(plan, self._fresh(), said, request, model_output, model_output_token_ids)
+                _read_whole(plan, self._fresh, said, request, model_output, model_output_token_ids)
             return said
 
         def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:

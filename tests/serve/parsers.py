@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ with warnings.catch_warnings():
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.parser import ParserManager
 
-WAYS = ("characters", "tokens", "at once")
+WAYS = ("characters", "tokens", "cuts", "at once")
 Calls = list[tuple[str, str]]
 # vLLM's parser of a dialect, and the tokens of the vocabularies to try: its markers, and where the parser can do without, none.
 PARSERS = {
@@ -60,10 +61,13 @@ def request(tools: list[dict[str, Any]]) -> Any:
 
 
 def pieces(text: str, how: str, tokens: Any) -> Iterator[tuple[str, list[int]]]:
-    """A text as a server streams it, with the ids of its tokens; a token of its own is never cut."""
+    """A text as a server streams it, with the ids of its tokens and of the one that ends it; no token of its own is cut."""
     ids = tokens.encode(text, add_special_tokens=False)
     if how == "at once":
-        yield text, ids
+        yield text, [*ids, tokens.eos_token_id]
+        return
+    if how == "cuts":  # as a model streams it that cuts its text into other tokens than a tokenizer does
+        yield from _cut(text, tokens, random.Random(text))
         return
     said, waiting = "", list[int]()
     for number, token in enumerate(ids, 1):
@@ -75,7 +79,18 @@ def pieces(text: str, how: str, tokens: Any) -> Iterator[tuple[str, list[int]]]:
         for place, char in enumerate(new if how == "characters" and token not in tokens.added_tokens_decoder else [new]):
             yield char, [] if place else waiting
         waiting = []
+    yield "", [tokens.eos_token_id]
     assert said == text
+
+
+def _cut(text: str, tokens: Any, rng: random.Random) -> Iterator[tuple[str, list[int]]]:
+    own = {token.content: number for number, token in tokens.added_tokens_decoder.items()}
+    for part in re.split("(" + "|".join(map(re.escape, own)) + ")", text):
+        while part:
+            size = len(part) if part in own else rng.choice((1, 2, 3, 4, 6, 9))
+            yield part[:size], [own.get(part, 0)]
+            part = part[size:]
+    yield "", [tokens.eos_token_id]
 
 
 def whole(parser: Any, asked: Any, text: str, tokens: Any) -> tuple[str, Calls, list[str]]:

@@ -54,9 +54,9 @@ def test_calls_drawn_are_the_calls_read(dialect: str, markers: tuple[str, ...]) 
         wanted = calls_written(dialect, text, SCHEMAS)
         asked = request(OPENAI)
         found = [whole(made(tokens, asked.tools), asked, text, tokens)]
-        # Where vLLM's own streaming fails: test_what_vllms_streaming_of_llama_loses.
+        # Where vLLM's own streaming fails: test_what_vllms_streaming_of_….
         steady = dialect != "llama3_json" or all(given for _, given in wanted)
-        ways = WAYS if dialect != "llama3_json" else WAYS[:2]
+        ways = {"llama3_json": WAYS[:2], "mistral_v3": ("characters", "tokens", "at once")}.get(dialect, WAYS)
         found += [streamed(made(tokens, asked.tools), asked, text, tokens, how) for how in ways if steady]
         for content, calls, _ in found:
             assert same(arguments(calls), wanted), text
@@ -139,6 +139,20 @@ def written(dialect: str, values: dict[str, Any]) -> str:
     ]
     body = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in blocks)
     return f"<tool_call>\n<function=search>\n{body}</function>\n</tool_call>"
+
+
+def test_what_vllms_streaming_of_mistrals_older_form_gets_wrong() -> None:
+    """A piece that begins with the colon before arguments: with vLLM's parser alone, not under a Routine."""
+    markers = VOCABULARIES["mistral_v3"][0]
+    parser, asked = parser_class("mistral", *markers)(tokenizer(*markers), request(OPENAI).tools), request(OPENAI)
+    said = [("[TOOL_CALLS]", [tokenizer(*markers).convert_tokens_to_ids("[TOOL_CALLS]")])]
+    said += [(piece, [0]) for piece in ('[{"name": "ping", "arguments"', ": {}", "}]")]
+    deltas = [
+        parser.parse_delta(piece, ids, asked, None if number else [], finished=number == 3)
+        for number, (piece, ids) in enumerate(said)
+    ]
+    parts = [part.function.arguments or "" for delta in deltas if delta for part in delta.tool_calls]
+    assert "".join(parts) == ": {}"
 
 
 def test_what_vllms_streaming_of_llama_loses() -> None:
