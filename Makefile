@@ -7,8 +7,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve demo test lint types drill clean
+.PHONY: serve demo test lint types drill compatibility clean
 serve: $(READY)
 	$(BIN)/python -m routine_grammar.serve $(ARGS)
 
@@ -16,7 +17,7 @@ demo: $(READY)
 	$(BIN)/python -m routine_grammar demo $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,7 +27,10 @@ types: $(READY)
 	$(BIN)/mypy
 
 drill: $(READY)
-	ROUTINE_GRAMMAR_DRILL=1 $(BIN)/python -m pytest -q --timeout=7200 $(ARGS)
+	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) --timeout=7200 $(ARGS)
+
+compatibility: $(READY)
+	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) -n 0 --timeout=7200 --write-compatibility tests/serve/test_compatibility.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.engines.vllm.environment import hide_broken_packages
+from tests.compatibility import record
 from tests.servers import running_server
 
 if TYPE_CHECKING:
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 # Before any test imports transformers, which asks once what is installed: as the launcher does for its own process.
 hide_broken_packages()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-compatibility", action="store_true", help="write docs/compatibility.md by what its tests say")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    record(item, report)
+    return report
 
 
 @pytest.fixture(scope="session")

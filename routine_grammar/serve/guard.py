@@ -1,4 +1,6 @@
-"""Fails closed: routes that can't honour `routine` answer 400 to it, and vLLM's ways around its API key are shut."""
+"""Fails closed: routes that can't honour `routine` answer 400 to it, vLLM's ways around its API key are shut, and a server
+that stops takes no more requests.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm import envs
 
 CHAT = "/v1/chat/completions"
+STOPPING = "routine_grammar_stopping"  # in the app's state: whether the server drains
 # What uses the model or tells of it outside the prefixes that vLLM's authentication guards.
 UNGUARDED = ("/invocations", "/generative_scoring", "/tokenize", "/detokenize", "/tokenizer_info")
 
@@ -30,6 +33,10 @@ class RoutineGuard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if getattr(scope["app"].state, STOPPING, False) and path != "/metrics":
+            refusal = error_response("the server is stopping", 503, kind="ServiceUnavailableError")
+            refusal.headers["Retry-After"] = "1"
+            return await refusal(scope, receive, send)
         if path in UNGUARDED and scope["method"] != "OPTIONS" and _has_api_key(scope):
             refusal = error_response(f"{path} is closed while an API key is set", 403, kind="PermissionDeniedError")
             return await refusal(scope, receive, send)

@@ -55,7 +55,7 @@ class CallIds:
 
 # What vLLM's streaming parsers of these may be given at once. That of Llama goes on by one step a piece, so that long pieces
 # lose calls, and never sends `{}`; that of Mistral's older form takes the colon before arguments for a part of them.
-_IN_STEPS = {"llama3_json": re.compile(r"[^{},]*[{},]|[^{},]+"), "mistral_v3": re.compile(r".*\[TOOL_CALLS\]|.", re.DOTALL)}
+_IN_STEPS = {"llama3_json": re.compile(r"[^{},]*[{},]|[^{},]+"), "mistral_v3": re.compile(r"\A.*\[TOOL_CALLS\]|.", re.DOTALL)}
 _REWRITING = frozenset(("llama3_json",))  # its streaming parser does not keep the bytes either
 
 

@@ -25,7 +25,7 @@ from routine_grammar.routine import routine_to_document, to_text
 from routine_grammar.serve.answers import CheckAnswer, ErrorAnswer, RoutineAnswer, RoutineList, TurnAnswer
 from routine_grammar.serve.catalogue import Catalogue, load_catalogue
 from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, listed_problems
-from routine_grammar.serve.guard import CHAT, RoutineGuard, error_response
+from routine_grammar.serve.guard import CHAT, STOPPING, RoutineGuard, error_response
 from routine_grammar.serve.launcher import routines_and_tools
 from routine_grammar.serve.parsing import with_positions
 from routine_grammar.serve.requests import MemoryEntry, RoutineChatRequest, RoutineField, apply_routine, live_keys
@@ -225,6 +225,18 @@ class RoutineEndpoints:
         renderer.parser = with_positions(renderer.parser)
         turns = await off_loop(_first_turns, state.routine_catalogue, serving.renderer.tokenizer)
         await _warm_up(engine_client, turns)
+        _tell_of_shutdown(engine_client, state)
+
+
+def _tell_of_shutdown(engine: Any, state: Any) -> None:
+    """Have the guard know when vLLM stops the engine, which drains it: of later requests vLLM would say that it is broken."""
+    shutdown = engine.shutdown
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        setattr(state, STOPPING, True)
+        return shutdown(*args, **kwargs)
+
+    engine.shutdown = told
 
 
 def _dialect(parser: str, tokenizer: Any) -> str:

@@ -9,8 +9,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +27,8 @@ from routine_grammar.agent.completions import Reply
 from routine_grammar.agent.tools import ToolResult
 from routine_grammar.routine import Graph
 from routine_grammar.serve.call_ids import LongIds, ShortIds
+from tests.compatibility import PAGE, SEEN, WAYS, page_of, read_page
+from tests.scale import SCALE
 from tests.serve.dialect_server import ADAPTED, CHUNK, MODEL, dialect_server
 from tests.serve.parsers import PARSERS
 
@@ -68,7 +71,7 @@ TOOLS = [
     for name, parameters in PARAMETERS.items()
 ]
 TICKET = {"owner": "Ada", "title": "It </tool_call> hangs"}
-WAYS = ("streamed", "whole")
+FEW = ("hermes", "mistral")  # the dialects tried outside of drills
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,33 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-@pytest.fixture(scope="module", params=PARSERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of each dialect in turn."""
-    folder = tmp_path_factory.mktemp("server")
+@contextmanager
+def serving(dialect: str, folder: Path, *flags: str) -> Iterator[Server]:
+    """A server of a dialect, with a client."""
     (folder / "tickets.yaml").write_text(ROUTINE, encoding="utf-8")
     (folder / "tools.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
     with (
-        dialect_server(folder, request.param, folder / "tickets.yaml", folder / "tools.json") as base_url,
+        dialect_server(folder, dialect, folder / "tickets.yaml", folder / "tools.json", *flags) as base_url,
         openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60) as client,
     ):
-        yield Server(request.param, base_url, client)
+        yield Server(dialect, base_url, client)
+
+
+@pytest.fixture(scope="module", params=PARSERS if SCALE > 1 else FEW)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of each dialect in turn."""
+    with serving(request.param, tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=PARSERS)
+def scaled_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two front ends and two engines of each dialect in turn."""
+    if SCALE == 1:
+        pytest.skip("two engines and two front ends take minutes to start: a drill")
+    flags = ("--api-server-count", "2", "--data-parallel-size", "2")
+    with serving(request.param, tmp_path_factory.mktemp("server"), *flags) as found:
+        yield found
 
 
 @pytest.fixture(params=WAYS)
@@ -156,6 +175,11 @@ def judge(chat: RoutineChat, choice: Choice) -> list[CheckedCall]:
 
 @pytest.mark.feature("a conversation to its end, its position in `tool_call.id`")
 def test_a_conversation(server: Server, way: str) -> None:
+    converse(server, way)
+
+
+def converse(server: Server, way: str) -> None:
+    """Go through the Routine to its end."""
     chat = server.chat()
     done = []
     while chat.answer is None:
@@ -380,3 +404,22 @@ def test_other_routes(server: Server, way: str) -> None:
         answer = httpx.post(f"{server.base_url}/{path}", json=body)
         assert answer.status_code == 400
         assert "`routine` is served by POST /v1/chat/completions alone" in answer.json()["error"]["message"]
+
+
+@pytest.mark.feature("`--api-server-count`", "data parallel")
+def test_scaled_out(scaled_out: Server, way: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        for talk in [pool.submit(converse, scaled_out, way) for _ in range(12)]:
+            talk.result()
+
+
+def test_the_page_says_what_was_seen(request: pytest.FixtureRequest) -> None:
+    seen = request.config.stash.get(SEEN, {})
+    if request.config.getoption("--write-compatibility"):
+        PAGE.write_text(page_of(seen, PARSERS, FEW), encoding="utf-8")
+    page = read_page(PAGE.read_text(encoding="utf-8"))
+    assert {cell: page.get(cell) for cell in seen} == seen
+    assert all(page.values())
+    marks = [mark for found in globals().values() for mark in getattr(found, "pytestmark", ()) if mark.name == "feature"]
+    names = {name for mark in marks for name in mark.args}
+    assert page.keys() == {(name, dialect, way) for name in names for dialect in PARSERS for way in WAYS}

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -48,7 +49,20 @@ def drained(base_url: str) -> int:
         tokens = part.usage.completion_tokens if part.usage else tokens
         if number == 3:
             os.kill(server, signal.SIGTERM)
+            refused = late_request(base_url)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+            assert refused.json()["error"]["message"] == "the server is stopping"
     return tokens
+
+
+def late_request(base_url: str) -> httpx.Response:
+    """The answer to a request that comes after the signal."""
+    for _ in range(40):  # the signal has its time
+        answer = httpx.get(base_url.removesuffix("v1") + "health")
+        if answer.status_code != 200:
+            break
+        time.sleep(0.05)
+    return httpx.post(f"{base_url}/chat/completions", json={"messages": []}, headers={"Authorization": "Bearer secret"})
 
 
 def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> None:
