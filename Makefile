@@ -30,7 +30,7 @@ drill: $(READY)
 	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) --timeout=7200 $(ARGS)
 
 compatibility: $(READY)
-	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) -n 0 --timeout=7200 --write-compatibility tests/serve/test_compatibility.py
+	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) -n 0 --timeout=7200 --write-compatibility tests/serve/test_compatibility.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -44,13 +44,12 @@ def record(item: pytest.Item, report: pytest.TestReport) -> None:
             seen[cell] = seen.get(cell, True) and report.passed
 
 
-def page_of(seen: Mapping[Cell, bool], dialects: Iterable[str], few: Iterable[str]) -> str:
+def page_of(seen: Mapping[Cell, bool], features: Iterable[str], dialects: Iterable[str], few: Iterable[str]) -> str:
     """The page."""
     dialects = list(dialects)
-    rows = list(dict.fromkeys(name for name, _, _ in seen))
     lines = [f"| | {' | '.join(f'{dialect} {way[0].upper()}' for dialect in dialects for way in WAYS)} |"]
     lines.append("|---|" + ":-:|" * (len(dialects) * len(WAYS)))
-    for name in rows:
+    for name in features:
         marks = [seen.get((name, dialect, way)) for dialect in dialects for way in WAYS]
         lines.append(f"| {name} | {' | '.join('' if mark is None else '✓' if mark else '✗' for mark in marks)} |")
     return HEAD.format(few=" and ".join(few)) + "\n".join(lines) + "\n"
