@@ -21,7 +21,7 @@ from routine_grammar.routine.problems import Problem, nearest, shown
 from routine_grammar.routine.structure import Finding, as_problems, structure_problems
 from routine_grammar.routine.tools import Tool, schema_at
 from routine_grammar.routine.types import assignable, may_share_values, misfit, value_fits
-from routine_grammar.routine.values import array_of
+from routine_grammar.routine.values import EVERY_ITEM, array_of
 
 Schema = Mapping[str, Any]
 
@@ -61,6 +61,12 @@ def key_types(graph: Graph, tools: Sequence[Tool]) -> dict[str, Schema | None]:
 def item_type(whole: Schema | None, item: int) -> Schema | None:
     """Return the type of one item of a list; raises `SchemaError` where a reference names nothing."""
     return schema_at(whole or {}, f"/{item}")
+
+
+def any_item_type(whole: Schema | None) -> Schema | None:
+    """Return the type that all items of a list have; None where they may differ, or nothing is known."""
+    every = schema_at(whole or {}, f"/{EVERY_ITEM}")
+    return None if every is None else schema_at(every, "/0")
 
 
 def key_is_compatible(key: MemoryKey, parameter_schema: Schema) -> bool:
@@ -165,7 +171,7 @@ class _Checks:
         if not assignable(have, _LIST):
             yield path, f"{key} is no list: its type is {shown(have)}", None
             return
-        yield from self._of_type(path, f"an item of {key}", item_type(have, 0), schema)
+        yield from self._of_type(path, f"an item of {key}", any_item_type(have), schema)
 
     def _of_repetition(self, step: Step, index: int, repetition: Repetition) -> Iterator[Finding]:
         path = (*path_of(step.id), "branches", index, "for_each", "over")
@@ -208,7 +214,7 @@ class _Checks:
         """The type of a whole key where a step reads it: inside its own repetition, that of one item."""
         loop, writer = self.graph.loop_of(step.id), parse_key(key).step
         is_own = loop is not None and writer is not None and loop.has(writer)
-        return item_type(self.types[key], 0) if is_own else self.types[key]
+        return any_item_type(self.types[key]) if is_own else self.types[key]
 
     def _written_before(self, step: Step) -> frozenset[str]:
         return self.graph.keys_at(step.id)[0]

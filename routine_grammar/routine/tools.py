@@ -17,7 +17,7 @@ from routine_grammar.routine.documents import read_bytes
 from routine_grammar.routine.model import Variable
 from routine_grammar.routine.schema_types import with_standard_types
 from routine_grammar.routine.types import TEXT
-from routine_grammar.routine.values import EVERY_ITEM, array_of, pointer_parts, resolve, schema_problem, subschema
+from routine_grammar.routine.values import EVERY_ITEM, array_of, is_index, pointer_parts, resolve, schema_problem, subschema
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_TOOL_NAME_LENGTH = 128
@@ -136,9 +136,11 @@ def _schema_at(root: Mapping[str, Any], part: Any, names: Sequence[str], pointer
             part = part["properties"][name]
         elif "properties" in part and not part.get("additionalProperties"):
             raise SchemaError(f"no property {name!r}; there are {', '.join(part['properties'])}", pointer=pointer)
-        elif name == EVERY_ITEM and isinstance(part.get("items"), Mapping):
+        elif name == EVERY_ITEM and isinstance(part.get("items"), Mapping) and not part.get("prefixItems"):
             return array_of(_schema_at(root, part["items"], names[place + 1 :], pointer))
-        elif name.isdecimal() and isinstance(part.get("items"), Mapping):
+        elif is_index(name) and isinstance(part.get("prefixItems"), list) and int(name) < len(part["prefixItems"]):
+            part = part["prefixItems"][int(name)]
+        elif is_index(name) and isinstance(part.get("items"), Mapping):
             part = part["items"]
         else:
             return None

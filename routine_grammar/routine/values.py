@@ -7,6 +7,7 @@ which may take exponential time: a value that they decide on can't be judged. Kn
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
@@ -22,6 +23,9 @@ from referencing.exceptions import Unresolvable
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 
 EVERY_ITEM = "*"  # in a pointer
+
+_INDEX = re.compile("0|[1-9][0-9]*")
+_BAD_ESCAPE = re.compile("~(?![01])")
 
 _DATA_KEYWORDS = frozenset({"const", "enum", "default", "examples"})
 _MATCHING = ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties")  # they run regular expressions
@@ -83,17 +87,24 @@ def _at(found: Any, parts: Sequence[str], pointer: str) -> Any:
             found = found[part]
         elif isinstance(found, list) and part == EVERY_ITEM:
             return [_at(item, parts[place + 1 :], pointer) for item in found]
-        elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+        elif isinstance(found, list) and is_index(part) and int(part) < len(found):
             found = found[int(part)]
         else:
             raise SchemaError(f"nothing stands at {part!r}", pointer=pointer)
     return found
 
 
+def is_index(part: str) -> bool:
+    """Whether a part of a JSON Pointer is a place in a list, as RFC 6901 writes it: no leading zero, ASCII digits."""
+    return _INDEX.fullmatch(part) is not None
+
+
 def pointer_parts(pointer: str) -> list[str]:
-    """Return the unescaped parts of a JSON Pointer; raises `SchemaError` where it isn't one."""
+    """Return the unescaped parts of a JSON Pointer (RFC 6901); raises `SchemaError` where it isn't one."""
     if pointer and not pointer.startswith("/"):
         raise SchemaError("a JSON Pointer is empty or begins with '/'", pointer=pointer)
+    if _BAD_ESCAPE.search(pointer):
+        raise SchemaError("in a JSON Pointer '~' stands for itself only as '~0'", pointer=pointer)
     return [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
 
 

@@ -47,6 +47,10 @@ class CallIdForm(Protocol):
     def unknown(self) -> str:
         """The id of a call that was cut off."""
 
+    @property
+    def version(self) -> str:
+        """The Routine's version."""
+
     def make(self, position: str) -> str:
         """A fresh id for a call after which the run stands at `position`."""
 
@@ -71,10 +75,14 @@ class LongIds:
 
     graph: Graph
     unknown: str = "call_unknown"
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", self.graph.routine.version)  # once: it is made of the whole Routine
 
     def make(self, position: str) -> str:
         """A fresh id for a call after which the run stands at `position`."""
-        return make_call_id(self.graph.routine.name, self.graph.routine.version, position)
+        return make_call_id(self.graph.routine.name, self.version, position)
 
     def read(self, text: object) -> CallId | None:
         """What an id of ours says; None for anybody else's."""
@@ -91,6 +99,7 @@ class ShortIds:
 
     graph: Graph
     unknown: str = "000000000"
+    version: str = field(init=False)
     _firsts: tuple[int, ...] = field(init=False)
     _places: int = field(init=False)
 
@@ -101,6 +110,7 @@ class ShortIds:
                 f"routine {self.graph.routine.name!r} has {ends[-1]} positions, those at all items of its repetitions among "
                 f"them; call ids of nine characters hold {MAX_PLACES}"
             )
+        object.__setattr__(self, "version", self.graph.routine.version)  # once: it is made of the whole Routine
         object.__setattr__(self, "_firsts", (0, *ends[:-1]))
         object.__setattr__(self, "_places", ends[-1])
 
@@ -128,7 +138,7 @@ class ShortIds:
         index = bisect_right(self._firsts, place) - 1
         position, item = self.graph.positions[index], place - self._firsts[index]
         items = self._items(position)
-        return CallId(routine.name, routine.version, position if items is None else f"{position}@{item}")
+        return CallId(routine.name, self.version, position if items is None else f"{position}@{item}")
 
     def _items(self, position: str) -> int | None:
         """How many items a position may stand at; None outside of repetitions."""
@@ -136,7 +146,7 @@ class ShortIds:
         return loop.most if loop is not None else None
 
     def _version(self) -> int:
-        return int(self.graph.routine.version, 16) % _VERSIONS
+        return int(self.version, 16) % _VERSIONS
 
     def _checked(self, place: int, nonce: int, version: int) -> int:
         """The fields as one number, its check at the end."""

@@ -48,9 +48,9 @@ def test_without_calls_a_run_stands_at_its_start(graph: Graph, messages: list[di
 @pytest.mark.parametrize(("position", "tool"), [("1", "look"), ("1-1_1", "take"), ("1-2_2", "count"), ("2", "tell")])
 def test_an_id_of_ours_says_the_position_whatever_came_before(graph: Graph, position: str, tool: str) -> None:
     messages = [said("anything", own(graph, "2")), said(tool, own(graph, position))]
-    assert position_of(graph, messages[1:]) == position
+    assert position_of(graph, messages) == position
     with pytest.raises(RoutineError, match="is that of a call of tell, not of 'anything'"):
-        position_of(graph, messages)
+        position_of(graph, messages[:1])
 
 
 def test_foreign_ids_are_replayed_by_header_and_tool(graph: Graph) -> None:
@@ -97,3 +97,29 @@ def test_ids_are_read_back_and_foreign_ones_are_nobodys() -> None:
     assert make_call_id("a", "0123abcd", "1") != make_call_id("a", "0123abcd", "1")
     for foreign in (None, 5, "", "call_1", made + "x", made + "\n", "x" + made, made.replace("0123abcd", "0123ABCD")):
         assert read_call_id(foreign) is None
+
+
+def test_the_newest_id_of_ours_decides_whatever_stands_before_it(graph: Graph) -> None:
+    mine = said("look", own(graph, "1"))
+    for before in (
+        said("web_search"),
+        said("look", own(graph, "1", version="00000000")),
+        said("look", own(graph, "1", routine="other")),
+        {"role": "assistant", "function_call": {"name": "look", "arguments": "{}"}},
+    ):
+        assert position_of(graph, [before, mine]) == "1"
+        assert position_of(graph, [before, mine, said("take", content="Branch 1-2 Step 1")]) == "1-2_1"
+        with pytest.raises(RoutineError):
+            position_of(graph, [mine, before, before])
+        with pytest.raises(RoutineError):
+            position_of(graph, [before])
+
+
+def test_calls_of_one_message_may_come_back_in_any_order() -> None:
+    parallel = "name: ways\nsteps:\n  - name: All\n    branches:\n      - parallel: true\n        steps:\n"
+    parallel += "".join(f"          - {{name: {name}, tool: {name}}}\n" for name in ("one", "two", "three"))
+    graph = Graph.of(Routine.parse(parallel))
+    first, second = said("one", own(graph, "1-1_1")), said("two", own(graph, "1-1_1+2"))
+    for calls in ((first, second), (second, first)):
+        message = {"role": "assistant", "tool_calls": [call["tool_calls"][0] for call in calls]}
+        assert position_of(graph, [message]) == "1-1_1+2"
