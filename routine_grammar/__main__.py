@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     lark = commands.add_parser("lark", help="print the grammar of a Routine", allow_abbrev=False)
     lark.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
     _add_tools(lark, required=True)
-    lark.add_argument("--position", metavar="P", help="only the turn at this position: start, or the id of a step")
+    lark.add_argument("--position", metavar="P", help="only the turn at this position: start, 2, 3-1_2, …")
     lark.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
     lark.set_defaults(command=_lark)
     show = commands.add_parser("show", help="draw a Routine, with what is wrong marked on it", allow_abbrev=False)
@@ -122,13 +122,19 @@ def _problems(file: Path, tools: Sequence[Tool] | None, files: Sequence[Path]) -
     """Everything that is wrong with a file's Routine: by itself, else with its tools and as a grammar."""
     from routine_grammar.api import problems_of
     from routine_grammar.routine import Routine
+    from routine_grammar.routine.inlining import inlined
+    from routine_grammar.routine.structure import as_problems
 
     try:
         routine = Routine.load(file)
         others = _others(file, routine, files)
     except RoutineError as error:
         return list(error.problems) or [str(error)]
-    return [] if tools is None else [str(problem) for problem in problems_of(routine, tools, routines=others)]
+    if tools is None:
+        found = as_problems(routine, iter(inlined(routine, {other.name: other for other in others}).findings))
+    else:
+        found = problems_of(routine, tools, routines=others)
+    return [str(problem) for problem in found]
 
 
 def _others(file: Path, routine: Routine, files: Sequence[Path] = ()) -> list[Routine]:
@@ -188,12 +194,7 @@ def _lark(arguments: argparse.Namespace) -> int:
     routine = _routine(arguments.file)
     others = _others(arguments.file, routine)
     compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect, routines=others)
-    if arguments.position is None:
-        print(compiled.lark, end="")
-        return 0
-    # Which keys are live is known only in a run; all that can be by then show the whole grammar.
-    keys = compiled.graph.names_before(arguments.position)
-    print(compiled.turn(arguments.position, keys).lark, end="")
+    print(compiled.lark if arguments.position is None else compiled.lark_at(arguments.position), end="")
     return 0
 
 

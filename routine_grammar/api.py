@@ -159,7 +159,11 @@ class CompiledRoutine:
     @cached_property
     def lark(self) -> str:
         """The whole Routine as one grammar in Lark, one rule a position, with every key that may be written by then."""
-        tree = whole_grammar(self.scope, {at: possible_keys(self.scope, self.key_types, at) for at in self.graph.positions})
+        return self.lark_at(*self.graph.positions)
+
+    def lark_at(self, *positions: str) -> str:
+        """The grammar as Lark at these positions, whichever of the keys are live; raises `RoutineError` for an unknown one."""
+        tree = whole_grammar(self.scope, {at: possible_keys(self.scope, self.key_types, at) for at in positions})
         note = f"Routine {self.routine.name}, version {self.routine.version}, dialect {self.scope.dialect.name}"
         return grammar_to_lark(tree, note=note)
 
@@ -196,9 +200,9 @@ def compile_routine(
     schema can't be enforced exactly: the first one, `problems_of` tells all. No turn fails on a schema or constant later.
     """
     tools = tuple(tools)
-    whole, missing = _whole(routine, routines)
-    compiled = _unchecked(whole, tools, dialect, sigil)
-    problems = missing or check(whole, tools)
+    whole = inlined(routine, {other.name: other for other in routines})
+    compiled = _unchecked(whole.routine, tools, dialect, sigil)
+    problems = as_problems(routine, iter(whole.findings)) or check(whole.routine, tools, whole.given)
     if problems:
         raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
     for fault in faults(compiled.scope, compiled.key_types):
@@ -219,27 +223,23 @@ def problems_of(
     Raises `GrammarError` for an unknown dialect, `RoutineError` for a malformed sigil.
     """
     tools = tuple(tools)
-    whole, missing = _whole(routine, routines)
-    compiled = _unchecked(whole, tools, dialect, sigil)
+    whole = inlined(routine, {other.name: other for other in routines})
+    compiled = _unchecked(whole.routine, tools, dialect, sigil)
+    missing = as_problems(routine, iter(whole.findings))
     told = {(problem.step, problem.field) for problem in missing}
-    found = [*missing, *(problem for problem in check(whole, tools) if (problem.step, problem.field) not in told)]
+    checked = check(whole.routine, tools, whole.given)
+    found = [*missing, *(problem for problem in checked if (problem.step, problem.field) not in told)]
     told |= {(problem.step, problem.field) for problem in found}
     for fault in faults(compiled.scope, compiled.key_types):
         path = path_of(fault.step) if fault.step is not None else ()
         message = str(fault.error)
         if fault.step is not None and fault.argument is not None:
             path = (*path, "arguments", fault.argument)
-            message = f"tool {whole.step(fault.step).tool!r}: {message}"
+            message = f"tool {whole.routine.step(fault.step).tool!r}: {message}"
         problem = problem_at(routine.name, path, message, routine.origin)
         if fault.argument is None or (problem.step, problem.field) not in told:
             found.append(problem)
     return tuple(sorted(found, key=lambda problem: problem.line or 0))
-
-
-def _whole(routine: Routine, others: Iterable[Routine]) -> tuple[Routine, tuple[Problem, ...]]:
-    """A Routine with those that it runs put in, and what is wrong with how it runs them."""
-    whole, findings = inlined(routine, {other.name: other for other in others})
-    return whole, as_problems(routine, iter(findings))
 
 
 def _unchecked(routine: Routine, tools: tuple[Tool, ...], dialect: str, sigil: str) -> CompiledRoutine:

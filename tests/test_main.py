@@ -228,3 +228,58 @@ def test_a_routine_that_runs_another_is_checked_with_the_file_beside_it(tmp_path
     capsys.readouterr()
     assert main(["lark", file, "--tools", tools]) == 0
     assert "at_1_1_1: ANSWER" in capsys.readouterr().out
+
+
+TYPED = "name: b\ninputs: {x: {type: integer}}\nsteps: [{name: c, tool: t}]\n"
+LISTED = '[{"name": "t", "inputSchema": {"type": "object"}}]'
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{key: memory_input_s}", "the type of memory_input_s does not fit the parameter: expected"),
+        ("{key: memory_9_nix}", "nothing writes memory_9_nix"),
+        ("{key: memory_input_n}", None),
+    ],
+)
+def test_what_is_given_to_a_routine_has_the_type_of_its_input(
+    given: str, message: str | None, tmp_path: Path, capsys: Captured
+) -> None:
+    written(tmp_path, "b.yaml", TYPED)
+    inputs = "inputs: {s: {type: string}, n: {type: integer}}\n"
+    file = written(tmp_path, "a.yaml", f"name: a\n{inputs}steps:\n  - {{name: b, routine: b, arguments: {{x: {given}}}}}\n")
+    assert main(["check", file, "--tools", written(tmp_path, "tools.json", LISTED)]) == (message is not None)
+    said = capsys.readouterr().out
+    assert (message or "no problems") in said
+    assert message is None or "a.yaml:4: routine 'a', Step 1, field arguments.x" in said
+
+
+def test_a_routine_that_never_ends_is_told_without_tools(tmp_path: Path, capsys: Captured) -> None:
+    file = written(tmp_path, "a.yaml", "name: a\nsteps: [{name: b, routine: a}, {name: c, routine: nix}]\n")
+    assert main(["check", file]) == 1
+    said = capsys.readouterr().out
+    assert "never ends: a runs a" in said
+    assert "unknown routine 'nix'" in said
+
+
+@pytest.mark.parametrize("form", ["mermaid", "svg"])
+def test_show_marks_a_step_by_what_is_wrong_inside_the_routine_that_it_runs(
+    form: str, tmp_path: Path, capsys: Captured
+) -> None:
+    written(tmp_path, "b.yaml", TYPED.replace("tool: t", "tool: unknown_tool"))
+    run = "steps: [{name: first, tool: t}, {name: then, routine: b, arguments: {x: {const: 5}}}]\n"
+    file = written(tmp_path, "a.yaml", f"name: a\n{run}")
+    assert main(["show", file, "--as", form, "--tools", written(tmp_path, "tools.json", LISTED)]) == 0
+    shown = capsys.readouterr().out
+    assert "Branch 2-1 Step 1" in shown
+    assert shown.count(":::problem" if form == "mermaid" else 'bad"') == 1
+
+
+def test_lark_at_a_position_has_every_way_whichever_keys_are_live(capsys: Captured) -> None:
+    examples = "docs/examples"
+    listed = [f"{examples}/stale_pages.yaml", "--tools", f"{examples}/wiki_tools.json", "--position"]
+    assert main(["lark", *listed, "1-1_1@0"]) == 0
+    inside = capsys.readouterr().out
+    assert all(tool in inside for tool in ("note", "ask", "read_page", "post"))
+    assert main(["lark", *listed, "1"]) == 0
+    assert "post" in capsys.readouterr().out  # the way of an empty list

@@ -61,6 +61,7 @@ class RoutineChat:
         self._waiting: list[CheckedCall] = []
         self._given: dict[int, str] = {}
         self._reply: Reply | None = None
+        self._failure: str | None = None
         self._store_inputs(inputs or {})
 
     @classmethod
@@ -92,7 +93,12 @@ class RoutineChat:
         return self.memory.live_keys()
 
     def successors(self) -> Successors:
-        """What may come next, once the lists of a repetition that is over are stored; raises `RunError` where nothing can."""
+        """What may come next, once the lists of a repetition that is over are stored.
+
+        Raises `RunError` where nothing can: also behind a tool that failed at a step without `on_error`.
+        """
+        if self._failure is not None:
+            raise RunError(self._failure)
         try:
             for written in lists_written(self.graph, self.position, self.memory):
                 self.memory.put(*written)
@@ -134,7 +140,8 @@ class RoutineChat:
     def give(self, call: CheckedCall, result: ToolResult | str) -> str:
         """Store what a call's result writes; return what the model is shown of it. The last one moves the position.
 
-        Raises `RunError` where the result does not have the step's outputs.
+        A tool that failed ends the run where its step has no `on_error`: the next `request` tells. Raises `RunError` where the
+        result does not have the step's outputs.
         """
         place = next((place for place, each in enumerate(self._waiting) if each is call), None)
         if place is None or place in self._given:
@@ -158,6 +165,7 @@ class RoutineChat:
     def _observe(self, taken: Taken, result: ToolResult) -> str:
         """Store what a call writes; return what the model is shown: the whole result, or its outputs where it is long."""
         if result.is_error and not taken.step.handles_errors:
+            self._failure = f"{self.at(taken.step)}: tool {taken.step.tool!r} failed: {result.text[:500]}"
             return _failed(result)
         lines: list[str] = []
         try:

@@ -141,9 +141,6 @@ async def execute(
         yield event
         if isinstance(event, Finished):
             return
-        for made in event.calls:
-            if made.result.is_error and not made.step.handles_errors:
-                raise RunError(f"{chat.at(made.step)}: tool {made.call.name!r} failed: {made.result.text[:500]}")
 
 
 class _Run:

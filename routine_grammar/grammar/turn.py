@@ -91,7 +91,7 @@ def turn_grammar(scope: TurnScope, position: str, keys: Sequence[MemoryKey], *, 
 
 
 def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) -> Grammar:
-    """The whole Routine as one grammar: rule `at_<position>` for every position, beginning with `at_start`.
+    """A Routine as one grammar: rule `at_<position>` for each of the positions, beginning with the first.
 
     A position inside a repetition stands for those at all items, with all keys that may be live at any.
     """
@@ -99,7 +99,7 @@ def whole_grammar(scope: TurnScope, keys_at: Mapping[str, Sequence[MemoryKey]]) 
     maker = TurnMaker(scope, rules)
     for position, keys in keys_at.items():
         rules[position_rule(position)] = maker.turn(position, keys, None)
-    return Grammar(Call(position_rule("start")), rules)
+    return Grammar(Call(position_rule(next(iter(keys_at)))), rules)
 
 
 def possible_keys(scope: TurnScope, key_types: Mapping[str, Any], position: str) -> tuple[MemoryKey, ...]:

@@ -15,6 +15,7 @@ from routine_grammar.errors import MemoryKeyError, SchemaError, UnsupportedSchem
 from routine_grammar.routine.dataflow import written_by
 from routine_grammar.routine.graph import Graph
 from routine_grammar.routine.ids import Path, branches_around, header_of, path_of
+from routine_grammar.routine.inlining import Given
 from routine_grammar.routine.keys import ERROR_OUTPUT, UNKNOWN, MemoryKey, ParsedKey, parse_key
 from routine_grammar.routine.model import AnyKey, Constant, Item, Key, Omit, Repetition, Routine, Source, Step
 from routine_grammar.routine.problems import Problem, nearest, shown
@@ -28,12 +29,15 @@ Schema = Mapping[str, Any]
 _LIST: Schema = {"type": "array"}
 
 
-def check(routine: Routine, tools: Sequence[Tool]) -> tuple[Problem, ...]:
-    """Return everything that is wrong with a Routine, by itself and with these tools; nothing if all is well."""
+def check(routine: Routine, tools: Sequence[Tool], given: Sequence[Given] = ()) -> tuple[Problem, ...]:
+    """Return everything that is wrong with a Routine, by itself and with these tools; nothing if all is well.
+
+    `given`: what its steps give the Routines that were put in where they are run.
+    """
     named = {tool.name: tool for tool in tools}
     graph = Graph.of(routine)
     checks = _Checks(routine, graph, named, key_types(graph, tools))
-    return (*structure_problems(routine), *as_problems(routine, checks.findings(tools)))
+    return (*structure_problems(routine), *as_problems(routine, checks.findings(tools, given)))
 
 
 def key_types(graph: Graph, tools: Sequence[Tool]) -> dict[str, Schema | None]:
@@ -87,7 +91,7 @@ class _Checks:
     tools: Mapping[str, Tool]
     types: Mapping[str, Schema | None]
 
-    def findings(self, tools: Sequence[Tool]) -> Iterator[Finding]:
+    def findings(self, tools: Sequence[Tool], given: Sequence[Given]) -> Iterator[Finding]:
         names = sorted(tool.name for tool in tools)
         for name in sorted({first for first, second in pairwise(names) if first == second}):
             yield ("tools",), f"two tools are named {name!r}", None
@@ -96,7 +100,24 @@ class _Checks:
             for index, branch in enumerate(step.branches):
                 if branch.for_each is not None:
                     yield from self._of_repetition(step, index, branch.for_each)
+        for each in given:
+            yield from self._of_given(each)
         yield from _unreachable(self.routine.steps)
+
+    def _of_given(self, given: Given) -> Iterator[Finding]:
+        """What is wrong with a key that is given for an input of a Routine: read where that begins."""
+        path, schema = (*path_of(given.step), "arguments", given.name), given.schema or {}
+        reader = _first_call(self.routine.step(given.step).branches[0].steps)
+        if reader is None:
+            return
+        try:
+            match given.source:
+                case Key(key):
+                    yield from self._of_key(reader, path, key, schema)
+                case Item(key) if loop := self.graph.loop_of(reader.id):
+                    yield from self._of_item(reader, path, key or loop.over, schema)
+        except SchemaError as error:
+            yield path, f"a schema can't be applied: {error}", None
 
     def _of_step(self, step: Step) -> Iterator[Finding]:
         if step.routine is not None:

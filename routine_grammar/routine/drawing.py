@@ -76,7 +76,7 @@ def _label(branch: Branch) -> str:
 
 def to_mermaid(routine: Routine, problems: Sequence[Problem] = ()) -> str:
     """Return a Mermaid flowchart of a Routine; steps with problems have class `problem` and tell them."""
-    told = _by_step(problems)
+    told = _by_step(routine, problems)
     lines = ["flowchart TD", f'    {_node_id(START)}(["{_mermaid(routine.name)}"])']
     for step in routine:
         texts = [f"{header_of(step.id)}. {step.name}", *_used(step), *told.get(step.id, ())]
@@ -102,12 +102,16 @@ def _used(step: Step) -> list[str]:
     return [step.tool] if step.tool else [f"routine {step.routine}"] if step.routine else []
 
 
-def _by_step(problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """The texts of problems by step id, "" for those of none."""
-    told: dict[str, list[str]] = {}
+def _by_step(routine: Routine, problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """The texts of problems by step id, "" for those of none; those inside a Routine that a step runs are that step's."""
+    drawn, told = {step.id for step in routine}, dict[str, list[str]]()
     for problem in problems:
+        place = problem.step or ""
+        while place and place not in drawn:
+            place = place.rpartition("-")[0]
+        inside = f"{header_of(problem.step)}, " if problem.step and problem.step != place else ""
         field = f"{problem.field}: " if problem.field else ""
-        told.setdefault(problem.step or "", []).append(f"⚠ {field}{problem.message}")
+        told.setdefault(place, []).append(f"⚠ {inside}{field}{problem.message}")
     return told
 
 
@@ -211,7 +215,7 @@ def _width(lines: Sequence[_Text]) -> float:
 
 def to_svg(routine: Routine, problems: Sequence[Problem] = ()) -> str:
     """Return a Routine as an SVG document of its own; steps with problems have a red frame and tell them."""
-    told = _by_step(problems)
+    told = _by_step(routine, problems)
     column = _Column((), tuple(_card(step, told) for step in routine.steps))
     notes = [_Text(line, "told") for text in told.get("", ()) for line in textwrap.wrap(text, 2 * _WIDE)]
     title = (_Text(routine.name, "head"), *notes)

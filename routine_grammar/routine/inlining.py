@@ -24,16 +24,32 @@ def runs_others(routine: Routine) -> bool:
     return any(step.routine is not None for step in routine)
 
 
-def inlined(routine: Routine, others: Mapping[str, Routine]) -> tuple[Routine, tuple[Finding, ...]]:
-    """Return a Routine with the Routines that it runs put in, and what is wrong with how it runs them.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a step gives for an input of the Routine that it runs, and the type that is declared there."""
 
-    Raises `RoutineError` where it has more than `MAX_STEPS` steps with them.
-    """
+    step: str
+    name: str
+    source: Source
+    schema: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inlined:
+    """A Routine with the Routines that it runs put in, what it gives them, and what is wrong with how it runs them."""
+
+    routine: Routine
+    given: tuple[Given, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def inlined(routine: Routine, others: Mapping[str, Routine]) -> Inlined:
+    """Put in the Routines that a Routine runs; raises `RoutineError` where it has more than `MAX_STEPS` steps with them."""
     if not runs_others(routine):
-        return routine, ()
+        return Inlined(routine)
     inliner = _Inliner(routine.name, others)
     steps = inliner.block(routine.steps, "", (routine.name,), None)
-    return replace(routine, steps=steps), tuple(inliner.findings)
+    return Inlined(replace(routine, steps=steps), tuple(inliner.given), tuple(inliner.findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,7 @@ class _Inliner:
     name: str
     others: Mapping[str, Routine]
     findings: list[Finding] = field(default_factory=list)
+    given: list[Given] = field(default_factory=list)
     _count: int = 0
 
     def block(self, steps: tuple[Step, ...], prefix: str, running: tuple[str, ...], callee: _Callee | None) -> tuple[Step, ...]:
@@ -86,6 +103,9 @@ class _Inliner:
             self.findings.append(((*path, "routine"), f"never ends: {circle}", None))
             return step
         self.findings += self._of_inputs(step, other, path)
+        declared = {variable.name: variable.schema for variable in other.inputs}
+        known = [(name, source) for name, source in step.arguments.items() if name in declared]
+        self.given += [Given(step_id, name, source, declared[name]) for name, source in known]
         prefix = branch_step_id(step_id, 1, 1)[:-1]
         steps = self.block(other.steps, prefix, (*running, name), _Callee(other, prefix, step.arguments))
         return replace(step, routine=None, arguments={}, branches=(Branch(runs=name, steps=steps),))

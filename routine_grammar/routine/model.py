@@ -215,10 +215,10 @@ class Routine:
         from routine_grammar.routine.inlining import inlined
         from routine_grammar.routine.structure import as_problems
 
-        whole, findings = inlined(self, {other.name: other for other in others})
-        if findings:
-            raise refuse(self.name, self.origin, as_problems(self, iter(findings)))
-        return whole
+        whole = inlined(self, {other.name: other for other in others})
+        if whole.findings:
+            raise refuse(self.name, self.origin, as_problems(self, iter(whole.findings)))
+        return whole.routine
 
     @property
     def version(self) -> str:

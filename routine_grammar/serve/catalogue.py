@@ -16,6 +16,7 @@ from routine_grammar.routine.graph import START
 from routine_grammar.routine.keys import MemoryKey
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.problems import nearest
+from routine_grammar.routine.reading import routines_beside
 from routine_grammar.routine.tools import Tool
 from routine_grammar.serve.call_ids import CallIdForm, LongIds, ShortIds
 from routine_grammar.serve.metrics import CACHE
@@ -108,7 +109,10 @@ def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: 
 
 
 def load_routines(folder: Path) -> tuple[Routine, ...]:
-    """Every Routine of a folder (or the one of a file); raises `RoutineError` with the problems of all files at once."""
+    """Every Routine of a folder, or the one of a file with those beside it that it runs.
+
+    Raises `RoutineError` with the problems of all files at once.
+    """
     if not folder.exists():
         raise RoutineError(f"{folder}: no such file or folder")
     files = [folder] if folder.is_file() else sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -119,6 +123,9 @@ def load_routines(folder: Path) -> tuple[Routine, ...]:
     for file in files:
         try:
             loaded.append(Routine.load(file))
+            if folder.is_file():
+                beside = routines_beside(file, loaded[0])
+                loaded += [beside[name] for name in sorted(beside.keys() - {loaded[0].name})]
         except RoutineError as error:
             problems += error.problems or (str(error),)
     if problems:

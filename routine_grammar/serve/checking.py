@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -66,16 +66,22 @@ def _outcome(function: Callable[[], _T]) -> tuple[_T | None, Exception | None]:
 
 
 def listed_problems(
-    document: dict[str, Any] | str, listed: Sequence[dict[str, Any]] | None, own: tuple[Tool, ...]
+    document: dict[str, Any] | str,
+    listed: Sequence[dict[str, Any]] | None,
+    own: tuple[Tool, ...],
+    routines: Iterable[Routine] = (),
 ) -> list[str]:
-    """All problems of a Routine, with the tools that a client listed, or with the server's own. Raises `RoutineError`."""
+    """All problems of a Routine, with the tools that a client listed, or with the server's own. Raises `RoutineError`.
+
+    `routines`: those that its steps may run.
+    """
     # A document goes through its text: what reads texts bounds them, and refuses what is no character.
     text = document if isinstance(document, str) else _json_text(document)
     if listed is not None:
         _require_characters(_json_text(listed))
     tools = own if listed is None else tuple(Tool.from_mcp(tool) for tool in listed)
     routine = Routine.parse(text)
-    return [str(problem) for problem in problems_of(routine, tools)]
+    return [str(problem) for problem in problems_of(routine, tools, routines=routines)]
 
 
 def _json_text(value: Any) -> str:

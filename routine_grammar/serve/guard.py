@@ -11,6 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm import envs
 
+from routine_grammar.serve.metrics import count_refusal
+
 CHAT = "/v1/chat/completions"
 STOPPING = "routine_grammar_stopping"  # in the app's state: whether the server drains
 # What uses the model or tells of it outside the prefixes that vLLM's authentication guards.
@@ -48,6 +50,7 @@ class RoutineGuard:
         if body is None:
             return None  # the client went away
         if _names_routine(body):
+            count_refusal("OtherRoute")
             refusal = error_response(f"`routine` is served by POST {CHAT} alone, not by {path}", 400, "routine")
             return await refusal(scope, receive, send)
         return await self._app(scope, _replayed(body, receive), send)

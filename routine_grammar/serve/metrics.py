@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from prometheus_client import Counter, Histogram
 
 from routine_grammar.masks.matcher import Matcher
@@ -23,14 +27,42 @@ COMPILE = Histogram(
 CACHE = Counter("routine_grammar_turn_cache", "Turns asked for, by whether they were kept from before.", ["kept"])
 
 
-@contextmanager
-def refusals_counted() -> Iterator[None]:
-    """Count what is raised by its type."""
+class CountedRoute(APIRoute):
+    """A route whose refusals of requests with a `routine` are counted: by the type of what was raised, or of the answer."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler, counted."""
+        handle = super().get_route_handler()
+
+        async def counted(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except RequestValidationError as error:
+                if any("routine" in part["loc"] for part in error.errors()):
+                    count_refusal("RequestValidationError")
+                raise
+            except Exception as error:
+                if getattr(request.state, "under_routine", False):
+                    count_refusal(type(error.__cause__ or error).__name__)
+                raise
+            if response.status_code >= 400 and getattr(request.state, "under_routine", False):
+                count_refusal(_kind(response))
+            return response
+
+        return counted
+
+
+def count_refusal(reason: str) -> None:
+    """Count a refused request that had a `routine`."""
+    REFUSALS.labels(reason).inc()
+
+
+def _kind(response: Response) -> str:
+    """The type that an answer of OpenAI's shape gives an error."""
     try:
-        yield
-    except Exception as error:
-        REFUSALS.labels(type(error.__cause__ or error).__name__).inc()
-        raise
+        return str(json.loads(bytes(response.body))["error"]["type"])
+    except (ValueError, LookupError, TypeError):
+        return f"HTTP {response.status_code}"
 
 
 def count_turn(routine: str, token_ids: Sequence[int], matcher: Callable[[], Matcher]) -> None:

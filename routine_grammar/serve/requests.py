@@ -22,7 +22,7 @@ from routine_grammar.routine.keys import MemoryKey, parse_key
 from routine_grammar.routine.values import schema_problem
 from routine_grammar.serve.catalogue import Catalogue
 from routine_grammar.serve.history import position_of
-from routine_grammar.serve.metrics import COMPILE, refusals_counted
+from routine_grammar.serve.metrics import COMPILE
 from routine_grammar.serve.parsing import TurnPlan
 from routine_grammar.serve.prompt import PromptStyle, prompt_markers, system_block, with_routine
 
@@ -83,11 +83,6 @@ async def apply_routine(request: RoutineChatRequest, body: Mapping[str, Any], ca
 
     `body` is what the client sent, before vLLM's validators changed it. Raises `VLLMValidationError`, a 400.
     """
-    with refusals_counted():
-        await _apply(request, body, catalogue)
-
-
-async def _apply(request: RoutineChatRequest, body: Mapping[str, Any], catalogue: Catalogue) -> None:
     field = request.routine
     assert field is not None
     for name in REFUSED_BESIDE:

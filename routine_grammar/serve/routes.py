@@ -27,6 +27,7 @@ from routine_grammar.serve.catalogue import Catalogue, load_catalogue
 from routine_grammar.serve.checking import CheckBusyError, CheckDesk, CheckTooLongError, listed_problems
 from routine_grammar.serve.guard import CHAT, STOPPING, RoutineGuard, error_response
 from routine_grammar.serve.launcher import routines_and_tools
+from routine_grammar.serve.metrics import CountedRoute
 from routine_grammar.serve.parsing import with_positions
 from routine_grammar.serve.requests import MemoryEntry, RoutineChatRequest, RoutineField, apply_routine, live_keys
 
@@ -66,7 +67,7 @@ async def off_loop(function: Any, *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(compile_pool(), function, *args)
 
 
-router = APIRouter()
+router = APIRouter(route_class=CountedRoute)
 MAX_WARM_UP_TOKENS = 128
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer}}
 
@@ -113,9 +114,10 @@ async def show_routine(name: str, raw_request: Request) -> Any:
 )
 async def check_routine(body: CheckBody, raw_request: Request) -> Any:
     """All problems of a Routine, by itself and with its tools."""
-    own = catalogue_of(raw_request).tools
+    own = catalogue_of(raw_request)
+    routines = [compiled.routine for compiled in own.routines.values()]
     try:
-        return {"problems": await check_desk().run(lambda: listed_problems(body.routine, body.tools, own))}
+        return {"problems": await check_desk().run(lambda: listed_problems(body.routine, body.tools, own.tools, routines))}
     except CheckBusyError as error:
         return error_response(str(error), 429, kind="TooManyRequestsError")
     except CheckTooLongError as error:
@@ -167,6 +169,7 @@ async def chat(request: RoutineChatRequest, raw_request: Request) -> Any:
     """Chat completions as vLLM has them; with `routine`, under it."""
     if request.routine is None:
         return await chat_router.create_chat_completion(request, raw_request)
+    raw_request.state.under_routine = True
     await apply_routine(request, await raw_request.json(), catalogue_of(raw_request))
     response = await chat_router.create_chat_completion(request, raw_request)
     return await _held(response, raw_request) if isinstance(response, StreamingResponse) else response

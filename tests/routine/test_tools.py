@@ -123,3 +123,13 @@ def test_output_types() -> None:
 
 def test_an_endless_reference_leaves_the_type_open() -> None:
     assert schema_at({"$ref": "#"}, "/x") is None
+
+
+def test_places_of_a_list_may_have_types_of_their_own() -> None:
+    listed = {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "integer"}}
+    assert schema_at(listed, "/0") == {"type": "string"}
+    assert schema_at(listed, "/1") == {"type": "integer"}
+    assert schema_at(listed, "/*") is None
+    assert schema_at(listed, "/01") is None  # no place of a list by RFC 6901
+    with pytest.raises(SchemaError, match="stands for itself only as '~0'"):
+        schema_at(listed, "/a~2")

@@ -108,3 +108,11 @@ def test_deep_nesting_is_refused() -> None:
         document = {"a": document}
     with pytest.raises(RoutineError, match="nested"):
         listed_problems(document, None, ())
+
+
+def test_a_routine_may_run_those_that_the_server_offers() -> None:
+    known = demo_routines()
+    inputs = {variable.name: {"const": 5 if variable.schema == {"type": "integer"} else "x"} for variable in known[0].inputs}
+    document = {"name": "x", "steps": [{"name": "Run it", "routine": known[0].name, "arguments": inputs}]}
+    assert "unknown routine" in listed_problems(document, None, demo_tools())[0]
+    assert listed_problems(document, None, demo_tools(), known) == []

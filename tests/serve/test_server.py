@@ -307,6 +307,9 @@ def test_metrics_of_our_own_stand_beside_those_of_vllm(base_url: str) -> None:
     for stream in (False, True):
         assert chat(base_url, routine=expense, stream=stream).status_code == 200
     assert chat(base_url, routine={**expense, "position": "99"}).status_code == 400
+    assert chat(base_url, routine={**expense, "position": 5}).status_code == 400
+    assert chat(base_url, routine=expense, max_tokens=3).status_code == 400
+    assert httpx.post(f"{base_url}/completions", json={"routine": expense}).status_code == 400
     for _ in range(100):  # turns are counted behind their answers
         after = figures(base_url)
         if after.get(f"routine_grammar_turns_total{labels}") == 2:
@@ -317,8 +320,12 @@ def test_metrics_of_our_own_stand_beside_those_of_vllm(base_url: str) -> None:
     gained = {name: value - before.get(name, 0) for name, value in after.items()}
     tokens, forced = (gained[f"routine_grammar_{what}_total{labels}"] for what in ("tokens", "forced_tokens"))
     assert tokens > forced > tokens / 2
-    assert gained['routine_grammar_refusals_total{reason="RoutineError"}'] == 1
-    assert gained["routine_grammar_compile_seconds_count"] == 3
+    refused = {name: value for name, value in gained.items() if "refusals_total" in name}
+    assert refused['routine_grammar_refusals_total{reason="RoutineError"}'] == 1
+    assert refused['routine_grammar_refusals_total{reason="RequestValidationError"}'] == 1
+    assert refused['routine_grammar_refusals_total{reason="OtherRoute"}'] == 1
+    assert sum(refused.values()) == 4
+    assert gained["routine_grammar_compile_seconds_count"] == 4
     assert gained['routine_grammar_turn_cache_total{kept="true"}'] >= 1
 
 
