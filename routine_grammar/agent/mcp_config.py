@@ -22,7 +22,7 @@ from routine_grammar.routine.documents import read_bytes
 MAX_CONFIG_BYTES = 2**20
 _STDIO = ("stdio",)
 _HTTP = ("http", "streamable-http", "streamableHttp")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|cred|_pat$", re.IGNORECASE)

@@ -29,6 +29,9 @@ MARKERS = (
     "</tool_response>",
     "<think>",
     "</think>",
+    "<function=",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
 )
 _ESCAPE = "\\"
 

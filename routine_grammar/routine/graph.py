@@ -147,14 +147,21 @@ class Graph:
             return tuple(way for way in ways if not (way.again and last))
         is_open = tuple(way for way in ways if all((test.name(place.item) in live) == test.live for test in way.tests))
         for way in is_open:
-            if way.again and place.item is not None:
-                loop = self._linked.loop_of[place.node]
-                if place.item + 1 >= loop.most:
-                    raise RoutineError(
-                        f"routine {self.routine.name!r}: {loop.over} has more than {loop.most} items, the most that "
-                        f"{branch_header(loop.branch)} is repeated for"
-                    )
+            loop = self._linked.loop_of.get(way.target)
+            begins = loop is not None and self._linked.loop_of.get(place.node) != loop
+            # The items of a longer list are known where it begins: nothing of it is done then.
+            if loop is not None and (
+                f"{loop.over}_{loop.most}" in live if begins else way.again and self._is_last(place, loop)
+            ):
+                raise RoutineError(
+                    f"routine {self.routine.name!r}: {loop.over} has more than {loop.most} items, the most that "
+                    f"{branch_header(loop.branch)} is repeated for"
+                )
         return is_open
+
+    @staticmethod
+    def _is_last(place: Position, loop: Loop) -> bool:
+        return place.item is not None and place.item + 1 >= loop.most
 
     def is_headed(self, position: str) -> bool:
         """Whether a header is decoded before a call: where its tool alone may not tell the step, or if asked for."""

@@ -222,7 +222,7 @@ class Routine:
 
     @property
     def version(self) -> str:
-        """Eight hex digits that change with anything in the Routine."""
+        """Eight hex digits that change with anything in the Routine but the order in which constants have their names."""
         from routine_grammar.routine.forms import routine_to_document
 
         canonical = json.dumps(routine_to_document(self), sort_keys=True, separators=(",", ":"))

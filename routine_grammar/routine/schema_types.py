@@ -19,6 +19,8 @@ _MEANT = {
     "bool": "boolean",
     "dict": "object",
     "float": "number",
+    "double": "number",
+    "long": "integer",
     "int": "integer",
     "list": "array",
     "none": "null",

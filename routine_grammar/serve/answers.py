@@ -12,7 +12,7 @@ class RoutineEntry(BaseModel):
 
     name: str
     description: str
-    version: str = Field(description="Eight hex digits that change with anything in the Routine.")
+    version: str = Field(description="Eight hex digits that change with the Routine.")
     inputs: list[str] = Field(description="Names of its inputs, each to be given under `memory_input_<name>`.")
     tools: list[str]
 

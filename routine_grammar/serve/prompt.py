@@ -135,7 +135,8 @@ def _harmless_call(call: Mapping[str, Any], markers: Sequence[str]) -> dict[str,
     except RecursionError as error:
         raise RoutineError(f"the arguments of the earlier call of {name!r:.80} are nested too deeply") from error
     changed = {"name": name, "arguments": arguments}
-    return {**call, "function": {**function, **{field: value for field, value in changed.items() if field in function}}}
+    said = {"id": _harmless_value(call["id"], markers)} if "id" in call else {}
+    return {**call, **said, "function": {**function, **{field: value for field, value in changed.items() if field in function}}}
 
 
 def _harmless_arguments(arguments: Any, markers: Sequence[str]) -> Any:

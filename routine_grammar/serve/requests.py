@@ -161,8 +161,8 @@ def _count_values(name: str, schema: Any, most: int) -> int:
         count += len(children)
         if count > most:
             raise MemoryKeyError(
-                f"memory key {name!r}: the schemas of a request may have {MAX_SCHEMA_VALUES} values in all; with this one they "
-                "have more"
+                f"memory key {name!r:.80}: the schemas of a request may have {MAX_SCHEMA_VALUES} values in all; with this one "
+                "they have more"
             )
         waiting.extend(children)
     return count

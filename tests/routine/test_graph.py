@@ -176,3 +176,12 @@ def test_steps_are_numbered_whatever_ids_they_are_given() -> None:
     assert routine.step("1-1_1").name == "b"
     with pytest.raises(RoutineError, match=r"no step '1-1_2'; did you mean '1-1_1'"):
         routine.step("1-1_2")
+
+
+def test_a_list_that_is_too_long_is_told_before_anything_of_it_is_done() -> None:
+    text = "name: a\nsteps:\n  - {name: l, tool: l, outputs: {ids: {pointer: /ids, type: array}}, branches: [{for_each: "
+    graph = Graph.of(Routine.parse(text + "{over: memory_1_ids, most: 2}, steps: [{name: t, tool: t}]}]}\n"))
+    live = {"memory_1_ids", "memory_1_ids_0", "memory_1_ids_1"}
+    assert graph.successors("1", live).steps[0].tool == "t"
+    with pytest.raises(RoutineError, match="memory_1_ids has more than 2 items"):
+        graph.successors("1", live | {"memory_1_ids_2"})
