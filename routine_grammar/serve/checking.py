@@ -78,7 +78,7 @@ def listed_problems(
     # A document goes through its text: what reads texts bounds them, and refuses what is no character.
     text = document if isinstance(document, str) else _json_text(document)
     if listed is not None:
-        _require_characters(_json_text(listed))
+        require_characters(_json_text(listed), "tools")
     tools = own if listed is None else tuple(Tool.from_mcp(tool) for tool in listed)
     routine = Routine.parse(text)
     return [str(problem) for problem in problems_of(routine, tools, routines=routines)]
@@ -91,8 +91,9 @@ def _json_text(value: Any) -> str:
         raise RoutineError("nested too deeply") from error
 
 
-def _require_characters(text: str) -> None:
+def require_characters(text: str, where: str) -> None:
+    """Raise `RoutineError` for a text that can't be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RoutineError("tools: a text holds half of a surrogate pair, which is no character") from error
+        raise RoutineError(f"{where}: a text holds half of a surrogate pair, which is no character") from error

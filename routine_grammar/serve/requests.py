@@ -21,6 +21,7 @@ from routine_grammar.grammar.turn import MAX_KEYS
 from routine_grammar.routine.keys import MemoryKey, parse_key
 from routine_grammar.routine.values import schema_problem
 from routine_grammar.serve.catalogue import Catalogue
+from routine_grammar.serve.checking import require_characters
 from routine_grammar.serve.history import position_of
 from routine_grammar.serve.metrics import COMPILE
 from routine_grammar.serve.parsing import TurnPlan
@@ -147,6 +148,7 @@ def live_keys(catalogue: Catalogue, field: RoutineField) -> tuple[MemoryKey, ...
     for name, entry in sorted(field.memory.items()):
         left -= _count_values(name, entry.json_schema, left)
         parse_key(name, compiled.scope.sigil)
+        require_characters(entry.preview, f"preview of {name}")
         said = _schema_said(name, entry)
         keys.append(MemoryKey(name, compiled.key_types.get(name) if said is None else said, preview=entry.preview))
     return tuple(keys)
@@ -221,6 +223,8 @@ def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
         if not all(isinstance(call.get("function"), dict) for call in calls):
             raise RoutineError(f"messages[{index}].tool_calls: expected a function in every call")
     try:
+        for index, message in enumerate(messages):
+            require_characters(json.dumps(message, ensure_ascii=False), f"messages[{index}]")
         _read_whole(ChatCompletionRequest.model_validate({"messages": json.loads(json.dumps(messages))}).messages)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -196,3 +196,10 @@ def test_too_many_keys_and_too_large_types_are_refused_at_once(catalogue: Catalo
 
 def test_one_call_a_turn_where_parallel_calls_are_not_wanted(catalogue: Catalogue) -> None:
     assert apply(catalogue, parallel_tool_calls=False)._plan is not None
+
+
+def test_half_of_a_surrogate_pair_is_told_with_its_place(catalogue: Catalogue) -> None:
+    with pytest.raises(VLLMValidationError, match=r"messages\[1\]: a text holds half of a surrogate pair"):
+        apply(catalogue, messages=[{"role": "user", "content": "x"}, {"role": "user", "content": "\ud800"}])
+    with pytest.raises(RoutineError, match=f"preview of {KEY}: a text holds half"):
+        live_keys(catalogue, field({KEY: {"preview": "\ud800"}}))
