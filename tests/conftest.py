@@ -13,13 +13,18 @@ from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.engines.vllm.environment import hide_broken_packages
 from tests.compatibility import record
-from tests.servers import running_server
+from tests.servers import ONE_CORE, running_server
 
 if TYPE_CHECKING:
     from vllm import LLM
 
 # Before any test imports transformers, which asks once what is installed: as the launcher does for its own process.
 hide_broken_packages()
+
+# vLLM binds every engine to the same core; of several processes that run tests each has one of its own.
+if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault(ONE_CORE, str(cores[int(worker) % len(cores)]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

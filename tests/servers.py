@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from routine_grammar.demo.server import model_server
 
+ONE_CORE = "VLLM_CPU_OMP_THREADS_BIND"  # where it is set, there may be no more than one engine
+
 
 @contextmanager
 def running_server(command: Sequence[str] | None = None) -> Iterator[str]:

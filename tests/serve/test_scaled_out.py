@@ -19,6 +19,7 @@ from routine_grammar.agent.chat import RoutineChat
 from routine_grammar.agent.tools import ToolResult
 from routine_grammar.demo.server import model_server
 from tests.scale import SCALE
+from tests.servers import ONE_CORE
 
 pytestmark = [
     pytest.mark.server,
@@ -61,7 +62,8 @@ def carried_out(base_url: str, number: int) -> Counter[str]:
     return done
 
 
-def test_every_form_is_carried_out_at_any_front_end_and_engine(tmp_path: Path) -> None:
+def test_every_form_is_carried_out_at_any_front_end_and_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ONE_CORE, raising=False)
     for name in ("stale_pages.yaml", "close_round.yaml"):
         shutil.copy(EXAMPLES / name, tmp_path)
     command = [sys.executable, "-m", "routine_grammar.serve", "--api-server-count", "2", "--data-parallel-size", "2"]
