@@ -117,6 +117,12 @@ class Automaton:
         pieces += [symbol for symbol in self.symbols if self.after_symbol(row, symbol) is not None]
         return pieces
 
+    def next_bytes(self, row: Configuration) -> npt.NDArray[np.bool_]:
+        """Which bytes may come next: bool [256]."""
+        allowed, trial = np.zeros(256, np.bool_), np.empty_like(row)
+        self.run(lambda tables: stepping.next_bytes(tables, row, trial, allowed))
+        return allowed
+
     def shortest_completion(self, row: Configuration) -> list[Piece]:
         """A shortest way to the end; from any place along it, the shortest completion is its rest."""
         pieces = np.zeros(self.distance(row), np.int32)
@@ -130,6 +136,10 @@ class Automaton:
 
     def forced_pieces(self, row: Configuration, limit: int = 4096) -> list[Piece]:
         """The only bytes and symbols that can come next: as far as there is but one choice, and not the end."""
+        return self.forced_run(row, limit)[0]
+
+    def forced_run(self, row: Configuration, limit: int = 4096) -> tuple[list[Piece], Configuration]:
+        """The only bytes and symbols that can come next, and the configuration after them."""
         pieces = np.zeros(limit, np.int32)
         trial, way, only = np.empty_like(row), np.empty_like(row), np.empty_like(row)
 
@@ -137,7 +147,8 @@ class Automaton:
             way[:] = row
             return stepping.forced_run(tables, way, len(self.symbols), pieces, trial, only)
 
-        return self._pieces(pieces[: self.run(run)])
+        count = self.run(run)
+        return self._pieces(pieces[:count]), way
 
     def _pieces(self, numbers: npt.NDArray[np.int32]) -> list[Piece]:
         return [number if number < 256 else self.symbols[number - 256] for number in numbers.tolist()]

@@ -211,6 +211,20 @@ def step_piece(t: Tables, row: Configuration, piece: int) -> int:
 
 
 @jit
+def next_bytes(t: Tables, row: Configuration, trial: Configuration, allowed: npt.NDArray[np.bool_]) -> int:
+    """Write which bytes may follow `row`, to `allowed` [256]; returns how many, or NEED - i. `trial` is scratch."""
+    count = 0
+    for byte in range(256):
+        trial[:] = row
+        state = step(t, trial, byte)
+        if state <= NEED:
+            return state
+        allowed[byte] = state >= 0
+        count += state >= 0
+    return count
+
+
+@jit
 def shortest_completion(
     t: Tables, row: Configuration, symbols: int, pieces: npt.NDArray[np.int32], trial: Configuration
 ) -> int:
@@ -241,6 +255,17 @@ def shortest_completion(
 
 
 @jit
+def only_edge(t: Tables, state: int) -> int:
+    """The edge of a state that can do nothing else but take it, or -1."""
+    if state < SKELETON:
+        return -1
+    i = state - SKELETON
+    if t.ends[i] or t.edge_high[i] - t.edge_low[i] != 1 or t.symbol_high[i] != t.symbol_low[i]:
+        return -1
+    return int(t.edge_low[i])
+
+
+@jit
 def forced_run(
     t: Tables,
     row: Configuration,
@@ -251,6 +276,17 @@ def forced_run(
 ) -> int:
     """Write the only pieces that can follow `row` (used up), up to the first choice, the end, or the room in `pieces`."""
     for count in range(len(pieces)):
+        edge = only_edge(t, int(row[0]))
+        if edge >= 0:  # the middle of a literal, as most forced text is
+            only[:] = row
+            state = step(t, only, t.edge_byte[edge])
+            if state <= NEED:
+                return state
+            if state < 0:
+                return count
+            pieces[count] = t.edge_byte[edge]
+            row[:] = only
+            continue
         ended = may_end(t, row, trial)
         if ended <= NEED:
             return ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,16 @@ import numpy.typing as npt
 from routine_grammar.automaton.automaton import Piece
 from routine_grammar.automaton.step import Configuration
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.rows import Bitmap, TokenRows
+from routine_grammar.masks.rows import Bitmap, Run, TokenRows
+
+
+class _Place(NamedTuple):
+    """Where a sequence stands after its last `token`: `taken` tokens into a run of forced ones, where that was looked for."""
+
+    configuration: Configuration
+    token: int | None = None
+    run: Run | None = None
+    taken: int = 0
 
 
 class Matcher:
@@ -18,14 +28,23 @@ class Matcher:
 
     Within a budget only tokens are allowed after which the rest still suffices to end the text, so that a sequence cut off
     by it is whole. Raises `GrammarError` where not even the shortest text fits the budget. `eos` are the tokens that end a
-    text, where they are not the vocabulary's.
+    text, where they are not the vocabulary's. `canonical`: of the tokens that begin to spell forced text only the one is
+    allowed that the tokenizer would write; else all of them.
     """
 
-    def __init__(self, rows: TokenRows, budget: int | None = None, *, eos: Iterable[int] | None = None) -> None:
+    def __init__(
+        self,
+        rows: TokenRows,
+        budget: int | None = None,
+        *,
+        eos: Iterable[int] | None = None,
+        canonical: bool = False,
+    ) -> None:
         self._rows = rows
+        self._canonical = canonical
         self._automaton = rows.automaton
         self._eos = np.array(sorted(set(rows.vocabulary.eos if eos is None else eos)), np.int32)
-        self._history: list[Configuration] = [rows.automaton.start()]
+        self._history = [_Place(rows.automaton.start())]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
         if budget is not None:
@@ -60,12 +79,16 @@ class Matcher:
     @property
     def may_end(self) -> bool:
         """Whether the text may end here."""
-        return self._rows.row(self._history[-1]).ends
+        return self._rows.row(self._configuration).ends
 
     @property
     def fewest_tokens(self) -> int:
         """How few further tokens suffice to end the text, the end-of-text token not counted."""
-        return self._rows.fewest_tokens(self._history[-1])
+        return self._rows.fewest_tokens(self._configuration)
+
+    @property
+    def _configuration(self) -> Configuration:
+        return self._history[-1].configuration
 
     def advance(self, token_id: int) -> bool:
         """Take a token; False, and nothing changes, where it is not allowed.
@@ -78,17 +101,20 @@ class Matcher:
             raise VocabularyError(f"token id {token_id} is outside the vocabulary of {vocabulary.size} tokens")
         if self.finished:
             return False
-        current = self._history[-1]
+        configuration, _, run, taken = self._history[-1]
+        if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
+            self._history.append(_Place(run.after[taken], token_id, run if taken + 1 < len(run.tokens) else None, taken + 1))
+            return True
         if token_id in self._eos:
             if not self.may_end:
                 return False
             self._finished_at = self.tokens + 1
-            self._history.append(current)
+            self._history.append(_Place(configuration))
             return True
-        after = self._after(current, token_id)
+        after = self._rows.after(configuration, token_id)
         if after is None:
             return False
-        self._history.append(after)
+        self._history.append(_Place(after, token_id))
         return True
 
     def rollback(self, count: int) -> None:
@@ -104,7 +130,9 @@ class Matcher:
         """The ids of all tokens allowed next, sorted, ends of text among them."""
         if self.finished:
             return np.zeros(0, np.int32)
-        current = self._history[-1]
+        if (forced := self._forced_token()) is not None:
+            return np.array([forced], np.int32)
+        current = self._configuration
         row = self._rows.row(current)
         ids = row.allowed
         left = self._tokens_left()
@@ -123,7 +151,11 @@ class Matcher:
         if self.finished:
             bits[:] = 0
             return
-        allowed = self._rows.row(self._history[-1])
+        if (forced := self._forced_token()) is not None:
+            bits[:] = 0
+            bits[forced >> 5] = 1 << (forced & 31)
+            return
+        allowed = self._rows.row(self._configuration)
         if self._tokens_left() is None:
             allowed.write(bits)
             if allowed.ends:
@@ -134,19 +166,46 @@ class Matcher:
 
     def forced_pieces(self) -> list[Piece]:
         """The only bytes and marker symbols that can come next, up to the first choice."""
-        return [] if self.finished else self._automaton.forced_pieces(self._history[-1])
+        return [] if self.finished else self._automaton.forced_pieces(self._configuration)
 
-    def forced_tokens(self) -> list[int]:
-        """The tokens that must come next, whatever is sampled: as long as exactly one is allowed.
+    def forced_tokens(self, most: int | None = None) -> list[int]:
+        """The forced text as the tokenizer would write it, and the end of text where that is all that can come; at most `most`.
 
-        Text that can be spelled with several tokens is forced as bytes (`forced_pieces`), but not as tokens.
+        The last tokens are left out where their cut depends on what follows. Other spellings are allowed too, unless the
+        matcher is canonical. Where the vocabulary does not know its tokenizer, these are the tokens of which each is the only
+        one allowed.
         """
-        forced: list[int] = []
-        while len(ids := self.allowed()) == 1 and not self.finished:
-            forced.append(int(ids[0]))
-            self.advance(forced[-1])
-        self.rollback(len(forced))
-        return forced
+        if self.finished:
+            return []
+        run, taken = self._run()
+        tokens = [*run.tokens[taken:]]
+        if run.ends and len(self._eos):
+            tokens.append(int(self._likely_end()))
+        return tokens if most is None else tokens[:most]
+
+    def _likely_end(self) -> int:
+        """Of the tokens that end a text, the one that the vocabulary has for it."""
+        return next((token for token in self._rows.vocabulary.eos if token in self._eos), self._eos[0])
+
+    def _run(self) -> tuple[Run, int]:
+        """The run of forced tokens that the sequence is in, and how many of them were taken."""
+        configuration, token, run, taken = self._history[-1]
+        if run is None:
+            run = self._rows.run(configuration, token)
+            taken = 0
+            self._history[-1] = _Place(configuration, token, run, taken)
+        return run, taken
+
+    def _forced_token(self) -> int | None:
+        """The token to which a canonical matcher narrows what is allowed; None where there is none, or no budget for it."""
+        if not self._canonical:
+            return None
+        run, taken = self._run()
+        if taken == len(run.tokens):
+            return None
+        token = run.tokens[taken]
+        left = self._tokens_left()
+        return token if left is None or self._rows.fewest_tokens(run.after[taken]) <= left else None
 
     def count_forced(self, token_ids: Iterable[int]) -> int | None:
         """Take these tokens, and tell how many of them were the only possible continuation; None where one is not allowed."""
@@ -174,18 +233,6 @@ class Matcher:
             return None
         left = self._text_budget - self.tokens - 1
         return None if left >= self._automaton.farthest else left
-
-    def _after(self, current: Configuration, token_id: int) -> Configuration | None:
-        data = self._rows.vocabulary.tokens[token_id]
-        if data:
-            try:
-                return self._automaton.after(current, data)
-            except GrammarError:  # nested deeper than the return stack: such tokens are masked
-                return None
-        if token_id in self._rows.symbol_tokens:
-            symbol = self._automaton.symbols[self._rows.symbol_tokens.index(token_id)]
-            return self._automaton.after_symbol(current, symbol)
-        return None
 
 
 def _set(bits: Bitmap, ids: npt.NDArray[np.int32]) -> None:

@@ -10,7 +10,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,12 @@ from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, NEED, RETURN, SKELETON, STACK, Configuration, Tables
+from routine_grammar.errors import GrammarError
 from routine_grammar.masks import walks
+from routine_grammar.masks.spelling import spell, text_before
 from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
+
+MAX_RUN = 4096  # tokens
 
 Ids = npt.NDArray[np.int32]
 Bitmap = npt.NDArray[np.uint32]  # [vocabulary.words], bit t & 31 of word t >> 5 for token t
@@ -71,6 +75,17 @@ class Row:
             return np.sort(self.tokens)
         bits = np.unpackbits(self.base.view(np.uint8), bitorder="little")
         return np.union1d(np.flatnonzero(bits), self.tokens).astype(np.int32)
+
+
+class Run(NamedTuple):
+    """Forced tokens, the configuration after each, and whether the text has to end behind them."""
+
+    tokens: tuple[int, ...]
+    after: tuple[Configuration, ...]
+    ends: bool
+
+
+_NO_RUN = Run((), (), False)
 
 
 class VocabularyRows:
@@ -126,6 +141,8 @@ class TokenRows:
         self._rows: dict[bytes, Row] = {}
         self._reach: dict[bytes, Ids] = {}
         self._needed: dict[bytes, int] = {}
+        self._runs: dict[tuple[bytes, str], Run] = {}
+        self._unforced: set[bytes] = set()
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
 
     def row(self, configuration: Configuration) -> Row:
@@ -155,6 +172,64 @@ class TokenRows:
             with self._shared.lock:
                 self._reach[key] = self._tokens_after(configuration)
         return self._reach[key]
+
+    def run(self, configuration: Configuration, token: int | None) -> Run:
+        """The tokens that spell what is forced from a configuration on, as the tokenizer writes them behind another token.
+
+        Where the vocabulary does not know its tokenizer: the tokens that are the only ones allowed.
+        """
+        configuration_key = _key(configuration)
+        if configuration_key in self._unforced:
+            return _NO_RUN
+        key = configuration_key, text_before(self.vocabulary, token)
+        run = self._runs.get(key)
+        if run is None:
+            run = self._run(configuration, key[1])
+            if run is _NO_RUN:
+                self._unforced.add(configuration_key)
+            else:
+                self._runs[key] = run
+        return run
+
+    def _run(self, configuration: Configuration, before: str) -> Run:
+        pieces, end = self.automaton.forced_run(configuration)
+        follows = self.automaton.next_bytes(end)
+        if not pieces and follows.any():
+            return _NO_RUN
+        if self.vocabulary.encode is not None:
+            tokens = spell(self.vocabulary, before, pieces, follows)
+        else:
+            tokens = self._only_allowed(configuration)
+        ways = [configuration]
+        for token in tokens:
+            after = self.after(ways[-1], token)
+            assert after is not None
+            ways.append(after)
+        last = self.row(ways[-1])
+        return Run(tuple(tokens), tuple(ways[1:]), last.ends and not len(last.allowed))
+
+    def _only_allowed(self, configuration: Configuration) -> list[int]:
+        """The tokens that follow as long as there is but one, and not the end."""
+        tokens: list[int] = []
+        while len(tokens) < MAX_RUN and not (row := self.row(configuration)).ends and len(row.allowed) == 1:
+            tokens.append(int(row.allowed[0]))
+            after = self.after(configuration, tokens[-1])
+            assert after is not None
+            configuration = after
+        return tokens
+
+    def after(self, configuration: Configuration, token_id: int) -> Configuration | None:
+        """The configuration after a token; None where it is not allowed."""
+        data = self.vocabulary.tokens[token_id]
+        if data:
+            try:
+                return self.automaton.after(configuration, data)
+            except GrammarError:  # nested deeper than the return stack: such tokens are masked
+                return None
+        if token_id in self.symbol_tokens:
+            symbol = self.automaton.symbols[self.symbol_tokens.index(token_id)]
+            return self.automaton.after_symbol(configuration, symbol)
+        return None
 
     def _tokens_after(self, configuration: Configuration) -> Ids:
         allowed = self.row(configuration).allowed

@@ -6,8 +6,8 @@ In: a tokenizer, or its tokens as bytes. Out: a `Vocabulary` with a trie over it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -39,13 +39,15 @@ class Trie(NamedTuple):
 class Vocabulary:
     """Tokens as bytes, by id. `b""` stands for tokens that no text contains: special, added, reserved and unused ones.
 
-    `special` gives the ids of tokens that may stand for a marker's text; `eos` the ids that end a text.
+    `special` gives the ids of tokens that may stand for a marker's text; `eos` the ids that end a text. `encode` is how the
+    tokenizer cuts a text into tokens, where that is known: without it no text has a canonical spelling.
     Raises `VocabularyError` where a byte of UTF-8 text has no token of its own: such a vocabulary can't write every text.
     """
 
     tokens: Sequence[bytes]
     special: Mapping[str, int]
     eos: Sequence[int]
+    encode: Callable[[str], Sequence[int]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", tuple(self.tokens))
@@ -86,6 +88,14 @@ class Vocabulary:
         return np.frombuffer(b"".join(self.tokens), np.uint8)
 
     @cached_property
+    def _markers(self) -> Mapping[int, str]:
+        return {token: text for text, token in self.special.items()}
+
+    def marker(self, token: int) -> str:
+        """The marker that a token stands for, or nothing."""
+        return self._markers.get(token, "")
+
+    @cached_property
     def trie(self) -> Trie:
         """The trie over all tokens that have bytes."""
         return build_trie(self.tokens)
@@ -116,7 +126,7 @@ class Vocabulary:
                 tokens[index] = token_bytes(text)
         if tokenizer.eos_token_id is None:
             raise VocabularyError("the tokenizer has no end-of-sequence token")
-        return cls(tokens, added, [tokenizer.eos_token_id])
+        return cls(tokens, added, [tokenizer.eos_token_id], lambda text: backend.encode(text, add_special_tokens=False).ids)
 
 
 def _byte_alphabet() -> dict[str, int]:

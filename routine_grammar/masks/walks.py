@@ -125,6 +125,16 @@ def group_tokens(
 
 
 @jit
+def child(trie: Trie, node: int, byte: int) -> int:
+    """The node of a byte below a node, or -1."""
+    last = trie.skip[node]
+    below = node + 1
+    while below < last and trie.byte[below] != byte:
+        below = trie.skip[below]
+    return int(below) if below < last else -1
+
+
+@jit
 def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
     """Fewest tokens that spell the pieces (bytes, and from 256 on symbols of one token each). `costs` is scratch."""
     end = len(pieces)
@@ -142,10 +152,25 @@ def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
                     best = 1 + costs[place]
                 if place == end or pieces[place] >= 256:
                     break
-                last = trie.skip[node]
-                child = node + 1
-                while child < last and trie.byte[child] != pieces[place]:
-                    child = trie.skip[child]
-                node = child if child < last else -1
+                node = child(trie, node, pieces[place])
         costs[start] = best
     return int(costs[0])
+
+
+@jit
+def goes_on(trie: Trie, text: npt.NDArray[np.uint8], follows: npt.NDArray[np.bool_]) -> bool:
+    """Whether some token begins with the text and goes on with one of the bytes that may follow."""
+    node = trie.root[text[0]]
+    for place in range(1, len(text)):
+        if node < 0:
+            return False
+        node = child(trie, node, text[place])
+    if node < 0:
+        return False
+    last = trie.skip[node]
+    next_node = node + 1
+    while next_node < last:
+        if follows[trie.byte[next_node]]:
+            return True
+        next_node = trie.skip[next_node]
+    return False

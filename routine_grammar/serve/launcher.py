@@ -25,6 +25,7 @@ from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.errors import EngineError, RoutineError, RoutineGrammarError, plain_warnings
 from routine_grammar.routine.model import Routine
 from routine_grammar.routine.tools import Tool, load_tools
+from routine_grammar.serve import drafting
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
 from routine_grammar.serve.dialect_choice import dialect_of_model
 
@@ -107,6 +108,10 @@ def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
     from vllm.logger import configure_logging_from_args
 
     configure_logging_from_args(args)
+    from vllm.platforms import current_platform
+
+    if said := drafting.apply_flags(args, on_cpu=current_platform.is_cpu()):
+        _say(said)
     validate_parsed_serve_args(args)
     threading.Thread(target=_announce, args=(args, demo, started), daemon=True).start()
     ServeSubcommand.cmd(args)
@@ -149,6 +154,7 @@ def _server_parser(demo_model: str | None, dialect: str) -> Any:
     tools = group.add_mutually_exclusive_group()
     tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
     tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
+    drafting.add_flags(group)
     parser.set_defaults(shutdown_timeout=DRAIN_S)  # what runs as SIGTERM comes is decoded to its end
     parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=dialect)
     if demo_model is not None:

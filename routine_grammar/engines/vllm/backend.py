@@ -11,6 +11,7 @@ from vllm.v1.structured_output.backend_types import (
     StructuredOutputOptions,
 )
 
+from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
 from routine_grammar.grammar.payload import is_payload
 
 
@@ -28,7 +29,8 @@ def multiplexer(inner: type[StructuredOutputBackend]) -> type[StructuredOutputBa
                 from routine_grammar.engines.vllm.request_grammar import RoutineGrammar
 
                 compiled = CompiledGrammars.of(self.tokenizer)
-                return RoutineGrammar(compiled.rows(grammar_spec), stop_token_ids or ())
+                canonical = EngineSettings.of(self.vllm_config).spelling is Spelling.CANONICAL
+                return RoutineGrammar(compiled.rows(grammar_spec), stop_token_ids or (), canonical=canonical)
             return super().compile_grammar(request_type, grammar_spec, stop_token_ids=stop_token_ids)
 
     RoutineMultiplexer.__name__ = RoutineMultiplexer.__qualname__ = f"Routine{inner.__name__}"

@@ -7,6 +7,7 @@ constraint that is silently not there. Applied once a process.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib
 import inspect
@@ -16,6 +17,7 @@ from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
 from routine_grammar.engines.vllm.checking import check_off_loop
+from routine_grammar.engines.vllm.drafts import drafts_of, is_ours, most_drafts
 from routine_grammar.errors import EngineError, RoutineGrammarError
 from routine_grammar.grammar.payload import is_payload
 
@@ -39,6 +41,9 @@ def apply_patches() -> None:
     patch_discarded_samples()
     patch_startup_interrupt()
     patch_guard()
+    patch_drafts()
+    patch_processors_beside_drafts()
+    patch_expand()
 
 
 def patch_backends() -> None:
@@ -259,6 +264,112 @@ def patch_guard() -> None:
 
     for owner in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
         _replace(owner, "to_sampling_params", ("self",), replacement)
+
+
+def patch_drafts() -> None:
+    """Put forced tokens in place of what a proposer proposes, where a grammar of ours forces some.
+
+    Why: proposers run in the workers, and grammars in the engine core; this is where it looks at proposals. Goes when
+    grammars may propose.
+    """
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def validate_tokens(self: Any, request: Any, spec_tokens: list[int]) -> Any:
+            if most_drafts(self.vllm_config):
+                if drafts := drafts_of(self, request):
+                    return drafts
+                if is_ours(self.vllm_config.speculative_config):
+                    return []  # near the model's length vLLM fills up with zeros what a proposer did not propose
+            return original(self, request, spec_tokens)
+
+        return validate_tokens
+
+    _replace(StructuredOutputManager, "validate_tokens", ("self", "request", "spec_tokens"), replacement)
+
+
+def patch_processors_beside_drafts() -> None:
+    """Keep `min_p` and `logit_bias` for requests beside drafts: those that use them have no drafts (`drafts_of`).
+
+    Why: under speculation vLLM drops the processors of both and refuses requests with them, since it does not apply them to
+    drafts. Goes when it does.
+    """
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.worker import gpu_model_runner
+
+    def validation(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _validate_spec_decode(self: Any, speculative_config: Any) -> Any:
+            return None if is_ours(speculative_config) else original(self, speculative_config)
+
+        return _validate_spec_decode
+
+    _replace(SamplingParams, "_validate_spec_decode", ("self", "speculative_config"), validation)
+    original = gpu_model_runner.build_logitsprocs
+    if hasattr(original, _MARK):
+        return
+    parameters = ("vllm_config", "device", "is_pin_memory", "is_pooling_model", "custom_logitsprocs")
+    _expect(original, parameters)
+
+    @functools.wraps(original)
+    def build_logitsprocs(
+        vllm_config: Any, device: Any, is_pin_memory: Any, is_pooling_model: Any, custom_logitsprocs: Any = ()
+    ) -> Any:
+        if is_ours(vllm_config.speculative_config) and not custom_logitsprocs:
+            vllm_config = copy.copy(vllm_config)
+            vllm_config.speculative_config = None
+        return original(vllm_config, device, is_pin_memory, is_pooling_model, custom_logitsprocs)
+
+    setattr(build_logitsprocs, _MARK, True)
+    gpu_model_runner.build_logitsprocs = build_logitsprocs
+
+
+def patch_expand() -> None:
+    """Expand temperatures and the like to the rows of drafts, on the CPU, where vLLM's own kernel is found not to.
+
+    Why: vLLM 0.32 converts what is not int64 into a copy, writes the result into that and drops it, so that drafts are judged
+    by uninitialised temperatures. A probe at the first use tells; goes when no supported vLLM fails it.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.utils import cpu_triton_utils
+
+    original = getattr(cpu_triton_utils, "_expand_kernel_impl", None)
+    if original is None:
+        raise EngineError("vllm.utils.cpu_triton_utils has no _expand_kernel_impl: this vLLM is not supported")
+    if hasattr(original, _MARK):
+        return
+    _expect(original, ("output", "input_val", "cu_num_tokens", "replace_from", "replace_to"))
+    kernel = functools.cache(lambda: original if expands_floats(original) else expand)
+
+    @functools.wraps(original)
+    def _expand_kernel_impl(*args: Any, **kwargs: Any) -> None:
+        kernel()(*args, **kwargs)
+
+    setattr(_expand_kernel_impl, _MARK, True)
+    cpu_triton_utils._expand_kernel_impl = _expand_kernel_impl
+
+
+def expands_floats(kernel: Callable[..., Any]) -> bool:
+    """Whether an implementation of vLLM's expand kernel writes floats to where it is told."""
+    import torch
+
+    output = torch.full((3,), torch.nan)
+    kernel(output, torch.tensor([0.0, 0.5]), torch.tensor([1, 3], dtype=torch.int32), 0, 1)
+    return output.tolist() == [1.0, 0.5, 0.5]
+
+
+def expand(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, replace_to: Any, *_: Any, **__: Any) -> None:
+    """Write each value of `input_val` [requests], `replace_from` as `replace_to`, once for each of its tokens.
+
+    `output` [tokens]; `cu_num_tokens` [requests] are the ends of the requests' tokens. Source: vLLM's `expand_kernel`.
+    """
+    import torch
+
+    counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
+    values = torch.where(input_val == replace_from, torch.full_like(input_val, replace_to), input_val)
+    output.copy_(torch.repeat_interleave(values, counts.to(torch.int64)))
 
 
 def _check(params: Any, tokenizer: Any) -> None:

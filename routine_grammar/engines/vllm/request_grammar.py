@@ -20,10 +20,11 @@ _LOG = logging.getLogger(__name__)
 class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
     """One request under one of our grammars. What fails here ends this request, never the engine."""
 
-    def __init__(self, rows: TokenRows, eos: Iterable[int]) -> None:
+    def __init__(self, rows: TokenRows, eos: Iterable[int], *, canonical: bool = True) -> None:
         self._rows = rows
         self._eos = sorted(set(eos)) or list(rows.vocabulary.eos)
-        self._matcher = Matcher(rows, eos=self._eos)
+        self._canonical = canonical
+        self._matcher = Matcher(rows, eos=self._eos, canonical=canonical)
         self._request: Any = None
         self._most_tokens: int | None = None
         self._failed = False
@@ -53,6 +54,14 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._matcher.rollback(accepted)
         return tokens[:accepted]
 
+    def forced_tokens(self, most: int) -> list[int]:
+        """At most so many tokens of the text that has to come next, to be drafted."""
+        try:
+            return self._matcher.forced_tokens(most)
+        except RoutineGrammarError:
+            _LOG.exception("the grammar failed as its forced text was asked for: it is not drafted")
+            return []
+
     def rollback(self, num_tokens: int) -> None:
         """Undo the last tokens."""
         self._matcher.rollback(num_tokens)
@@ -77,4 +86,4 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Begin anew."""
-        self._matcher = Matcher(self._rows, eos=self._eos)
+        self._matcher = Matcher(self._rows, eos=self._eos, canonical=self._canonical)

@@ -1,0 +1,82 @@
+"""Drafts: what a grammar forces is proposed as speculative tokens, which the model verifies in one pass.
+
+vLLM is given a proposer that proposes nothing, so that it runs its speculation; the tokens come from the engine core, where
+the grammars are. Imported by every process of vLLM's, and by launchers before it: it imports neither vllm nor numpy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from routine_grammar.engines.vllm.settings import EngineSettings
+from routine_grammar.errors import EngineError
+
+MAX_DRAFTS = 128  # vLLM's own bound on the draft tokens of a request
+DEFAULT_DRAFTS = 16
+# Methods whose proposals carry no probabilities, so that forced tokens can stand in their place.
+BESIDE = ("ngram", "suffix")
+REQUEST_OPTION = "routine_drafts"  # in a request's `vllm_xargs`: at most so many drafts a pass, 0: none
+_PROPOSER = f"{__name__}.NoProposals"
+
+
+class NoProposals:
+    """vLLM's custom proposer (`speculative_config["model"]`): no tokens for any request."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        del vllm_config
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """There is none."""
+
+    def propose(self, sampled_token_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
+        """Nothing for each request of the batch."""
+        return [[] for _ in sampled_token_ids]
+
+
+def speculative_config(drafts: int = DEFAULT_DRAFTS) -> dict[str, Any]:
+    """vLLM's `speculative_config` by which forced text is drafted, at most `drafts` tokens a request and pass.
+
+    Raises `EngineError` for a number outside of 1 to 128.
+    """
+    if not 1 <= drafts <= MAX_DRAFTS:
+        raise EngineError(f"{drafts} drafts a pass: expected 1 to {MAX_DRAFTS}, vLLM's bound")
+    return {"method": "custom_class", "model": _PROPOSER, "num_speculative_tokens": drafts}
+
+
+def is_ours(config: Any) -> bool:
+    """Whether a speculative configuration of vLLM's is the one that `speculative_config` makes."""
+    return config is not None and config.method == "custom_class" and config.model == _PROPOSER
+
+
+def most_drafts(vllm_config: Any) -> int:
+    """How many forced tokens an engine takes as drafts of a request in a pass; 0 where it takes none.
+
+    Asynchronous scheduling has fixed which tokens a pass verifies before their grammar is asked.
+    """
+    config = vllm_config.speculative_config
+    if config is None or vllm_config.scheduler_config.async_scheduling:
+        return 0
+    if not is_ours(config) and config.method not in BESIDE:
+        return 0
+    most: int = config.num_speculative_tokens
+    allowed = EngineSettings.of(vllm_config).drafts
+    return most if allowed is None else min(most, allowed)
+
+
+def drafts_of(manager: Any, request: Any) -> list[int]:
+    """The forced tokens that a request may be asked to verify in its next pass.
+
+    `manager` is vLLM's `StructuredOutputManager`. Nothing for a request that is not under a grammar of ours by now, or whose
+    sampling parameters vLLM does not apply to drafts.
+    """
+    grammar = request.structured_output_request and request.structured_output_request.grammar
+    forced = getattr(grammar, "forced_tokens", None)
+    if forced is None or manager._get_constraint_bounds(request, ()).constraint_start > 0:
+        return []
+    params = request.sampling_params
+    most = most_drafts(manager.vllm_config)
+    most = min(most, request.max_tokens - request.num_output_tokens - 1, (params.extra_args or {}).get(REQUEST_OPTION, most))
+    if most <= 0 or params.min_p or params.logit_bias:
+        return []
+    tokens: list[int] = forced(most)
+    return tokens

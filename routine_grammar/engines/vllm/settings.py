@@ -1,0 +1,48 @@
+"""What an engine is told of our grammars: an entry of vLLM's `additional_config`, which reaches all of its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from routine_grammar.errors import EngineError
+
+ENTRY = "routine_grammar"
+
+
+class Spelling(StrEnum):
+    """How forced text may be written: by the tokens that the tokenizer would choose, or by any that spell it."""
+
+    CANONICAL = "canonical"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`drafts`: at most so many forced tokens a request and pass, where vLLM speculates; None: as many as it does."""
+
+    drafts: int | None = None
+    spelling: Spelling = Spelling.CANONICAL
+
+    @classmethod
+    def of(cls, vllm_config: Any) -> EngineSettings:
+        """The settings in a configuration of vLLM's; raises `EngineError` for what they can't be."""
+        config = vllm_config.additional_config
+        entry = config.get(ENTRY, {}) if isinstance(config, Mapping) else {}
+        where = f"additional_config[{ENTRY!r}]"
+        if not isinstance(entry, Mapping):
+            raise EngineError(f"{where} is {entry!r:.80}: expected a mapping")
+        if unknown := entry.keys() - cls.__slots__:
+            raise EngineError(f"{where} has {sorted(unknown)[0]!r:.80}: there are {', '.join(map(repr, cls.__slots__))}")
+        drafts, spelling = entry.get("drafts"), entry.get("spelling", Spelling.CANONICAL)
+        if drafts is not None and (not isinstance(drafts, int) or drafts < 0):
+            raise EngineError(f"{where}['drafts'] is {drafts!r:.80}: expected a number from 0 on")
+        if spelling not in list(Spelling):
+            raise EngineError(f"{where}['spelling'] is {spelling!r:.80}: expected {' or '.join(map(repr, map(str, Spelling)))}")
+        return cls(drafts, Spelling(spelling))
+
+    def entry(self) -> dict[str, Any]:
+        """What makes these settings, as an entry of `additional_config`."""
+        return {ENTRY: {"drafts": self.drafts, "spelling": str(self.spelling)}}

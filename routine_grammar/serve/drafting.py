@@ -1,0 +1,71 @@
+"""The flags of the launcher for drafts and spelling, and what they make of vLLM's own."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from routine_grammar.engines.vllm.drafts import BESIDE, DEFAULT_DRAFTS, MAX_DRAFTS, speculative_config
+from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, Spelling
+from routine_grammar.errors import EngineError
+
+
+def add_flags(group: Any) -> None:
+    """Add the flags to an argument group."""
+    group.add_argument(
+        "--routine-drafts",
+        metavar="K",
+        type=int,
+        help=f"propose up to K forced tokens a request and pass, to be verified at once; 0: none "
+        f"(default: {DEFAULT_DRAFTS} on CPUs, else 0)",
+    )
+    group.add_argument(
+        "--routine-spelling",
+        choices=[str(spelling) for spelling in Spelling],
+        default=str(Spelling.CANONICAL),
+        help="whether forced text has only the tokens that the tokenizer would write, or any that spell it "
+        "(default: %(default)s)",
+    )
+
+
+def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
+    """Turn the flags into vLLM's own; returns a sentence where drafts that are on by default can't be, else None.
+
+    Raises `EngineError` where drafts were asked for that can't be.
+    """
+    asked = args.routine_drafts
+    if asked is not None and not 0 <= asked <= MAX_DRAFTS:
+        raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")
+    drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
+    said = None
+    if drafts and (obstacle := _obstacle(args)):
+        if asked is not None:
+            raise EngineError(f"argument --routine-drafts: {obstacle}")
+        drafts, said = 0, f"forced text is not drafted: {obstacle}"
+    if drafts and _method(args) is None:
+        args.speculative_config = speculative_config(drafts)
+    settings = EngineSettings(drafts, Spelling(args.routine_spelling))
+    if ENTRY in (args.additional_config or {}):
+        raise EngineError(f"--additional-config has {ENTRY!r}, which --routine-drafts and --routine-spelling stand for")
+    args.additional_config = {**(args.additional_config or {}), **settings.entry()}
+    return said
+
+
+def _method(args: Any) -> str | None:
+    """The speculation that vLLM's own flags ask for, by name; a model of its own stands for a method."""
+    given = args.speculative_config or {}
+    return args.spec_method or given.get("method") or args.spec_model or given.get("model")
+
+
+def _obstacle(args: Any) -> str | None:
+    """Why vLLM can't verify drafts of ours under these flags."""
+    method = _method(args)
+    if method is not None and method not in BESIDE:
+        return f"the proposals of speculation by {method!r} can't be replaced; beside {' and '.join(BESIDE)} they can"
+    if args.logits_processors or entry_points(group="vllm.logits_processors"):
+        return "vLLM does not apply logits processors of one's own to drafts"
+    if args.async_scheduling:
+        return "under --async-scheduling the tokens to verify are fixed before a grammar is asked"
+    if getattr(args, "runner", None) == "pooling":
+        return "a pooling model decodes nothing"
+    return None
