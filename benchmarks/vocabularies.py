@@ -43,8 +43,11 @@ def tekken_tokenization(file: Path) -> Tokenization:
     for entry in document["vocab"][: size - special]:
         tokens[entry["rank"] + special] = base64.b64decode(entry["token_bytes"])
     tekken = Tekkenizer.from_file(file)
-    vocabulary = Vocabulary(tokens, {}, [_END_OF_TEXT])
-    return Tokenization(f"{file.stem} of mistral-common", vocabulary, lambda text: tekken.encode(text, bos=False, eos=False))
+
+    def encode(text: str) -> list[int]:
+        return list(tekken.encode(text, bos=False, eos=False))
+
+    return Tokenization(f"{file.stem} of mistral-common", Vocabulary(tokens, {}, [_END_OF_TEXT], encode), encode)
 
 
 def demo_tokenization() -> Tokenization:

@@ -26,15 +26,16 @@ def spell(vocabulary: Vocabulary, before: str, pieces: Sequence[Piece], follows:
     """
     tokens: list[int] = []
     for text, marker in _parts(pieces):
-        if text:
-            cut, whole = _cut(vocabulary, before, text)
-            is_last = marker is None
-            tokens += _unaffected(vocabulary, cut, text, follows) if whole and is_last else cut
-            if not whole:
-                break
-        if marker is not None:
-            tokens.append(vocabulary.special[marker])
-            before = marker
+        whole = _characters(text)
+        cut = _cut(vocabulary, before, whole) if whole else []
+        if len(whole) < len(text):
+            follows = np.arange(256) == text[len(whole)]
+        if marker is None or len(whole) < len(text):
+            return tokens + _unaffected(vocabulary, cut, whole, follows)
+        if text and not cut:
+            return tokens
+        tokens += [*cut, vocabulary.special[marker]]
+        before = marker
     return tokens
 
 
@@ -58,21 +59,20 @@ def _parts(pieces: Sequence[Piece]) -> Iterator[tuple[bytes, str | None]]:
     yield bytes(text), None
 
 
-def _cut(vocabulary: Vocabulary, before: str, text: bytes) -> tuple[list[int], bool]:
-    """The tokens of a text behind another one, and whether they are all of it: a character may be under way at its end."""
+def _characters(text: bytes) -> bytes:
+    """The text up to a character that is under way at its end; nothing of a text that begins within one."""
     try:
-        characters = text.decode()
+        text.decode()
     except UnicodeDecodeError as error:
-        if error.reason != "unexpected end of data" or error.start == 0:
-            return [], False
-        cut, _ = _cut(vocabulary, before, text[: error.start])
-        return cut[:-1], False
+        return text[: error.start]
+    return text
+
+
+def _cut(vocabulary: Vocabulary, before: str, text: bytes) -> list[int]:
+    """The tokens of a text behind another one; none where the tokenizer has none that are exactly it."""
     assert vocabulary.encode is not None
-    for context in (before, "") if before else ("",):
-        cut = _suffix(vocabulary, vocabulary.encode(context + characters), text)
-        if cut:
-            return cut, True
-    return [], False
+    cut = _suffix(vocabulary, vocabulary.encode(before + text.decode()), text)
+    return cut or _suffix(vocabulary, vocabulary.encode(text.decode()), text)
 
 
 def _suffix(vocabulary: Vocabulary, tokens: Sequence[int], text: bytes) -> list[int]:

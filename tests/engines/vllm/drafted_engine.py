@@ -1,0 +1,154 @@
+"""A real engine that drafts forced text, in fp32, and the same requests with and without drafts.
+
+In a process of its own: `python -m tests.engines.vllm.drafted_engine WAY COUNT`. Prints what came out as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from routine_grammar import Vocabulary
+from routine_grammar.api import Grammar, compile_regex
+from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, speculative_config
+from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
+from tests.engines.vllm.small_engine import counted, engine, turns
+
+if TYPE_CHECKING:
+    from vllm import LLM, SamplingParams
+
+# Few ways to go, so that the share of each is known well, and forced text of one and several tokens between them.
+SMALL = compile_regex('\\{"order": "(?:re(?:turned|funded)|sent|lost)", "urgent": (?:true|false)\\}')
+UNDRAFTED = {REQUEST_OPTION: 0}
+DRAFTED: dict[str, Any] = {}
+CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 24, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
+
+
+def drafting_engine(spelling: Spelling = Spelling.CANONICAL, drafts: int = 16, **options: Any) -> LLM:
+    """A small engine in fp32."""
+    config = EngineSettings(spelling=spelling).entry()
+    given = {"dtype": "float32", "disable_log_stats": False, "speculative_config": speculative_config(drafts), **options}
+    return engine(additional_config=config, **given)
+
+
+def prompts(count: int, length: int = 40) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": [30 + (n * 7 + place) % 60 for place in range(length)]} for n in range(count)]
+
+
+def told(output: Any) -> dict[str, Any]:
+    """Tokens of the first sample with the log-probabilities of each, and those of the two likeliest."""
+    (sample, *_) = output.outputs
+    steps = [] if sample.logprobs is None else sample.logprobs
+    taken = [step[token].logprob for token, step in zip(sample.token_ids, steps, strict=False)]
+    best = [sorted((entry.logprob for entry in step.values()), reverse=True)[:2] for step in steps]
+    return {"tokens": list(sample.token_ids), "text": sample.text, "taken": taken, "best": best, "reason": sample.finish_reason}
+
+
+def jobs(count: int, arguments: dict[str, Any], vocabulary: Vocabulary) -> list[tuple[Grammar, SamplingParams]]:
+    """Turns of the demo, a third of them with a budget that has them end soon."""
+    rng, listed = random.Random(5), turns()
+    found: list[tuple[Grammar, SamplingParams]] = []
+    for number in range(count):
+        turn = listed[number % len(listed)]
+        most = turn.fewest_tokens(vocabulary) + rng.randrange(12) if number % 3 == 0 else 200
+        found.append((turn, turn.sampling_params(max_tokens=most, extra_args=arguments, temperature=0.0, logprobs=2)))
+    return found
+
+
+def greedy(count: int) -> Any:
+    """Drafted and not, with room for half of what runs, beside free requests with stop strings; then from the cache."""
+    from vllm import SamplingParams
+
+    llm = drafting_engine(enable_prefix_caching=True, enable_chunked_prefill=True, **CROWDED)
+    vocabulary = Vocabulary.from_tokenizer(llm.get_tokenizer())
+    free = [SamplingParams(temperature=0.0, max_tokens=30, logprobs=2, stop=[chr(97 + n)]) for n in range(count // 4)]
+    runs = []
+    for arguments, held in ((UNDRAFTED, count), (DRAFTED, count), (DRAFTED, 6), (DRAFTED, 6)):
+        listed = jobs(count, arguments, vocabulary)[:held]
+        params = [*(params for _, params in listed), *free]
+        before = counted(llm, "vllm:spec_decode_num_accepted_tokens")
+        outputs = llm.generate([*prompts(count)[:held], *prompts(len(free))], params, use_tqdm=False)
+        runs.append(
+            {
+                "held": [told(output) for output in outputs[:held]],
+                "free": [told(output) for output in outputs[held:]],
+                "whole": [turn.accepts(out.outputs[0].text) for (turn, _), out in zip(listed, outputs, strict=False)],
+                "accepted": counted(llm, "vllm:spec_decode_num_accepted_tokens") - before,
+                "cached": [output.num_cached_tokens for output in outputs[:held]],
+            }
+        )
+    return {"runs": runs, "preemptions": counted(llm, "vllm:num_preemptions")}
+
+
+def aborted(count: int) -> Any:
+    """Half of the requests are aborted on their way: the others say what they say undisturbed."""
+    llm = drafting_engine(drafts=4)
+    vocabulary = Vocabulary.from_tokenizer(llm.get_tokenizer())
+    listed = jobs(count, DRAFTED, vocabulary)
+    undisturbed = [told(o) for o in llm.generate(prompts(count), [params for _, params in listed], use_tqdm=False)]
+    core, finished = llm.llm_engine, dict[str, Any]()
+    for number, ((_, params), prompt) in enumerate(zip(listed, prompts(count), strict=True)):
+        core.add_request(str(number), prompt, params)
+    for passes in range(1_000):
+        if passes in (2, 3, 4):
+            core.abort_request([str(number) for number in range(passes % 2, count, 4)], internal=False)
+        finished |= {output.request_id: told(output) for output in core.step() if output.finished}
+        if not core.has_unfinished_requests():
+            break
+    return {"undisturbed": undisturbed, "finished": finished}
+
+
+def sampled(count: int) -> Any:
+    """How often each text of a small grammar comes, by spelling, drafted and not; several samples a request."""
+    found = {}
+    for spelling in Spelling:
+        llm = drafting_engine(spelling, 8, max_num_seqs=64)
+        for place, (name, arguments) in enumerate({"drafted": DRAFTED, "undrafted": UNDRAFTED}.items()):
+            each = 50  # samples of a request: vLLM seeds them one after the other
+            seeds = range(place * count, (place + 1) * count, each)
+            options: dict[str, Any] = {"temperature": 0.7, "top_p": 0.98, "n": each, "max_tokens": 60, "extra_args": arguments}
+            params = [SMALL.sampling_params(seed=seed, **options) for seed in seeds]
+            before = {what: counted(llm, f"vllm:spec_decode_num_{what}_tokens") for what in ("draft", "accepted")}
+            outputs = llm.generate(prompts(1) * len(params), params, use_tqdm=False)
+            texts = Counter(sample.text for output in outputs for sample in output.outputs)
+            assert all(map(SMALL.accepts, texts)), texts
+            gained = {what: counted(llm, f"vllm:spec_decode_num_{what}_tokens") - was for what, was in before.items()}
+            found[f"{spelling} {name}"] = {"texts": texts, **gained}
+        del llm
+    return found
+
+
+def beside(count: int) -> Any:
+    """What vLLM does not apply to drafts: free requests keep it, and held ones that use it are not drafted."""
+    from vllm import SamplingParams
+
+    drafting = drafting_engine()
+    tokenizer = drafting.get_tokenizer()
+    (wanted,) = tokenizer.encode("a", add_special_tokens=False)
+    biased = SamplingParams(temperature=0.0, max_tokens=6, logit_bias={wanted: 100.0}, ignore_eos=True)
+    narrow = SamplingParams(temperature=1.0, max_tokens=12, min_p=1.0, ignore_eos=True, seed=3)
+    likeliest = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    held = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200) for n, turn in enumerate(turns() * count)]
+    outputs = drafting.generate(prompts(1) * (3 + len(held)), [biased, narrow, likeliest, *held], use_tqdm=False)
+    accepted = counted(drafting, "vllm:spec_decode_num_accepted_tokens")
+    before = counted(drafting, "vllm:spec_decode_num_draft_tokens")
+    few = turns()[0]
+    undrafted = [few.sampling_params(max_tokens=200, **way) for way in ({"min_p": 0.1}, {"logit_bias": {wanted: 1.0}})]
+    calls = drafting.generate(prompts(1) * 2, undrafted, use_tqdm=False)
+    return {
+        "biased": outputs[0].outputs[0].text,
+        "narrow": list(outputs[1].outputs[0].token_ids),
+        "likeliest": list(outputs[2].outputs[0].token_ids),
+        "accepted": accepted,
+        "drafted by those that are not": counted(drafting, "vllm:spec_decode_num_draft_tokens") - before,
+        "whole": [few.accepts(call.outputs[0].text) for call in calls],
+    }
+
+
+WAYS = {way.__name__: way for way in (greedy, aborted, sampled, beside)}
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(WAYS[sys.argv[1]](int(sys.argv[2]))), flush=True)

@@ -1,0 +1,130 @@
+"""Drafts of forced text in a real engine: nothing but the number of passes changes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from routine_grammar.engines.vllm import drafts
+from routine_grammar.errors import EngineError
+from tests.scale import SCALE
+
+pytestmark = pytest.mark.engine
+
+EQUAL_LOGITS = 1e-4  # closer than this, either of the two likeliest tokens may come out the likelier
+SURE = 1e-3
+
+
+def went(way: str, count: int) -> Any:
+    """What came out of an engine that drafts."""
+    command = [sys.executable, "-m", "tests.engines.vllm.drafted_engine", way, str(count)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300 * SCALE, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two samples are equal, log-probabilities too; if not, they part where two tokens are equally likely."""
+    for place, (ours, theirs) in enumerate(zip(one["tokens"], other["tokens"], strict=False)):
+        if ours != theirs:
+            first, second = one["best"][place]
+            assert first - second < EQUAL_LOGITS, (place, one["text"], other["text"])
+            return False
+        assert one["taken"][place] == pytest.approx(other["taken"][place], abs=1e-3)
+    assert one["text"] == other["text"]
+    assert one["reason"] == other["reason"]
+    return True
+
+
+def test_greedy_outputs_are_the_same_with_and_without_drafts() -> None:
+    """Beside free requests with stop strings, under preemption, with prompts in chunks and from the cache, in tight budgets."""
+    count = 24 * min(SCALE, 10)
+    found = went("greedy", count)
+    undrafted, drafted, few, again = found["runs"]
+    assert found["preemptions"] > 0
+    assert (undrafted["accepted"], drafted["accepted"] > 10 * count) == (0, True)
+    assert min(again["cached"]) > 0
+    for run in found["runs"]:
+        assert all(run["whole"])
+        assert any(each["reason"] == "stop" for each in run["free"])
+    apart = 0
+    for run in (drafted, few, again):
+        for kind in ("held", "free"):
+            apart += sum(not is_same(*pair) for pair in zip(undrafted[kind], run[kind], strict=run is drafted))
+    print(f"{apart} samples parted where two tokens were equally likely")
+    assert apart <= 0.05 * count
+
+
+def test_requests_beside_aborted_ones_are_left_alone() -> None:
+    found = went("aborted", 16)
+    undisturbed, finished = found["undisturbed"], found["finished"]
+    whole = {number: sample for number, sample in finished.items() if sample["reason"] != "abort"}
+    assert 4 <= len(whole) < 16
+    assert sum(not is_same(undisturbed[int(number)], sample) for number, sample in whole.items()) <= 1
+
+
+def homogeneity(one: Mapping[str, int], other: Mapping[str, int]) -> float:
+    """The probability that two counts of one distribution differ as much: a chi-square test, by Wilson and Hilferty."""
+    both = Counter(one) + Counter(other)
+    share = sum(one.values()) / both.total()
+    statistic = sum(
+        (counts.get(text, 0) - total * part) ** 2 / (total * part)
+        for text, total in both.items()
+        for counts, part in ((one, share), (other, 1 - share))
+    )
+    freedom = len(both) - 1
+    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
+    return math.erfc(z / math.sqrt(2)) / 2
+
+
+def test_the_test_of_distributions_tells_them_apart() -> None:
+    assert homogeneity({"a": 500, "b": 520, "c": 980}, {"a": 480, "b": 540, "c": 980}) > 0.3
+    assert homogeneity({"a": 500, "b": 520, "c": 980}, {"a": 400, "b": 620, "c": 980}) < SURE
+
+
+def test_samples_are_of_one_distribution_with_and_without_drafts() -> None:
+    """In both spellings; among all spellings drafts are often rejected, so that vLLM samples anew behind them."""
+    found = went("sampled", 1_000 * SCALE)
+    for spelling in ("canonical", "any"):
+        drafted, undrafted = (found[f"{spelling} {name}"] for name in ("drafted", "undrafted"))
+        assert (undrafted["draft"], drafted["draft"] > 0) == (0, True)
+        assert len(drafted["texts"]) == 8
+        assert homogeneity(drafted["texts"], undrafted["texts"]) > SURE, (spelling, drafted["texts"], undrafted["texts"])
+    rejected = {
+        spelling: 1 - (run := found[f"{spelling} drafted"])["accepted"] / run["draft"] for spelling in ("canonical", "any")
+    }
+    assert rejected["canonical"] < 0.1 < rejected["any"], rejected
+
+
+def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
+    found = went("beside", 2)
+    assert found["biased"] == "aaaaaa"
+    assert found["narrow"] == found["likeliest"]
+    assert found["accepted"] > 50
+    assert (found["drafted by those that are not"], found["whole"]) == (0, [True, True])
+
+
+def test_a_number_of_drafts_has_bounds() -> None:
+    assert drafts.speculative_config(4)["num_speculative_tokens"] == 4
+    for number in (0, 129):
+        with pytest.raises(EngineError, match=f"{number} drafts a pass: expected 1 to 128"):
+            drafts.speculative_config(number)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_an_expand_kernel_does_to_floats_is_probed() -> None:
+    from routine_grammar.engines.vllm.patches import expand, expands_floats
+
+    assert expands_floats(expand)
+    assert not expands_floats(lambda output, *_: output.to(torch.int64).zero_())
+    numbers = torch.zeros(5, dtype=torch.int32)
+    expand(numbers, torch.tensor([3, 7]), torch.tensor([2, 5]), 0, 0)
+    assert numbers.tolist() == [3, 3, 7, 7, 7]
