@@ -70,7 +70,7 @@ def greedy(count: int) -> Any:
         listed = jobs(count, arguments, vocabulary)[:held]
         params = [*(params for _, params in listed), *free]
         before = counted(llm, "vllm:spec_decode_num_accepted_tokens")
-        outputs = llm.generate([*prompts(count)[:held], *prompts(len(free))], params, use_tqdm=False)
+        outputs = llm.generate([*prompts(count)[:held], *prompts(count + len(free))[count:]], params, use_tqdm=False)
         runs.append(
             {
                 "held": [told(output) for output in outputs[:held]],
