@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SMALL = compile_regex('\\{"order": "(?:re(?:turned|funded)|sent|lost)", "urgent": (?:true|false)\\}')
 UNDRAFTED = {REQUEST_OPTION: 0}
 DRAFTED: dict[str, Any] = {}
-CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 24, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
+CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 16, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
 
 
 def drafting_engine(spelling: Spelling = Spelling.CANONICAL, drafts: int = 16, **options: Any) -> LLM:
@@ -34,8 +34,9 @@ def drafting_engine(spelling: Spelling = Spelling.CANONICAL, drafts: int = 16, *
     return engine(additional_config=config, **given)
 
 
-def prompts(count: int, length: int = 40) -> list[dict[str, list[int]]]:
-    return [{"prompt_token_ids": [30 + (n * 7 + place) % 60 for place in range(length)]} for n in range(count)]
+def prompts(count: int) -> list[dict[str, list[int]]]:
+    """Prompts that begin alike, for as long as a block of the cache is."""
+    return [{"prompt_token_ids": [30 + place for place in range(32)] + [30 + (n * 7) % 60, 40 + n % 40]} for n in range(count)]
 
 
 def told(output: Any) -> dict[str, Any]:
