@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: compile and mask times, then calls a second through servers, each beside vLLM's own backends.
+"""`python -m benchmarks`: compile and mask times, then load on servers, each beside vLLM's own backends.
 
 Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again). `kernels` times
-the GPU kernels, and needs one.
+the GPU kernels, and needs one. `compare` holds two CSVs against each other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask, served
-from benchmarks.results import Measurement, describe_run, load_average, make_table, write_csv
+from benchmarks import compile_and_mask
+from benchmarks.compare import compare
+from benchmarks.results import Measurement, describe_run, load_average, make_table, read_csv, write_csv
+from benchmarks.serving import command as serving
 from benchmarks.vocabularies import demo_tokenization, largest_tokenization
 from benchmarks.workload import SEED, make_cases
 from routine_grammar.errors import RoutineGrammarError
@@ -27,37 +29,46 @@ NOISE = "noisy where other work shares the machine (see load): compare arms with
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; returns 1 where arms disagree or a server does not start."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compile", "served", "kernels", "plot"), help="default: all but kernels")
-    parser.add_argument("--quick", action="store_true", help="few rounds over the demo model's vocabulary")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
-    options = parser.parse_args(arguments)
-    if options.what == "kernels":
-        return _measure_kernels(options.output)
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"argument --output: {options.output}: {error.strerror}")
+    options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        if options.what in ("compile", None):
-            _measure_compile(console, options.output, quick=options.quick)
-        if options.what in ("served", None):
-            _measure_served(console, options.output, quick=options.quick)
-        if options.what in ("plot", None):
-            from benchmarks import plot  # matplotlib is needed for it alone
-
-            console.print(f"drawn: {plot.draw(options.output)}", soft_wrap=True, highlight=False)
-    except (compile_and_mask.DisagreementError, RoutineGrammarError, ValueError, OSError, ImportError) as error:
-        console.print(f"nothing is reported: {error}", style="red", markup=False)
-        return 1
+        if options.what == "compare":
+            console.print(make_table("Second run to first", compare(*(read_csv(file) for file in options.files)), NOISE))
+            return 0
+        options.output.mkdir(parents=True, exist_ok=True)
+        for what in (options.what,) if options.what else ("compile", "serve", "plot"):
+            _COMMANDS[what](console, options)
+    except (compile_and_mask.DisagreementError, serving.RefusedError, RoutineGrammarError) as error:
+        return _failed(console, error)
+    except (ValueError, OSError, ImportError) as error:
+        return _failed(console, error)
     return 0
 
 
-def _measure_compile(console: Console, folder: Path, *, quick: bool) -> None:
-    samples, rounds = (2, 2) if quick else (6, 5)
+def _failed(console: Console, error: Exception) -> int:
+    console.print(f"nothing is reported: {error}", style="red", markup=False)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quick", action="store_true", help="few rounds over the demo model's vocabulary")
+    common.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, parents=[common])
+    parser.set_defaults(**serving.defaults())
+    commands = parser.add_subparsers(dest="what", metavar="{compile,serve,kernels,plot,compare}")
+    for name in ("compile", "kernels", "plot"):
+        commands.add_parser(name, parents=[common])
+    serving.add_options(commands.add_parser("serve", parents=[common]))
+    two = commands.add_parser("compare", help="two CSVs of one kind")
+    two.add_argument("files", type=Path, nargs=2, metavar="CSV")
+    return parser
+
+
+def _measure_compile(console: Console, options: argparse.Namespace) -> None:
+    samples, rounds = (2, 2) if options.quick else (6, 5)
     header = describe_run(SEED)
-    tokenization = demo_tokenization() if quick else largest_tokenization()
+    tokenization = demo_tokenization() if options.quick else largest_tokenization()
     cases = make_cases(samples)
     header |= {
         "vocabulary": f"{tokenization.vocabulary.size} tokens, {tokenization.name}",
@@ -67,27 +78,45 @@ def _measure_compile(console: Console, folder: Path, *, quick: bool) -> None:
         measurements = compile_and_mask.measure(tokenization, cases, rounds, advance)
     token = [measurement for measurement in measurements if measurement.unit == "µs"]
     call = [measurement for measurement in measurements if measurement.unit == "ms"]
-    _report(console, folder, "compile", header, {"Compile, and a whole call": call, "A token": token})
+    _report(console, options.output, "compile", header, {"Compile, and a whole call": call, "A token": token})
 
 
-def _measure_served(console: Console, folder: Path, *, quick: bool) -> None:
-    rounds, calls = (2, {1: 4, 8: 16}) if quick else (6, {1: 4, 8: 24})
-    header = describe_run(SEED)
-    header |= {
-        "model": f"the demo model, random weights; at most {served.MAX_TOKENS} tokens a call, temperature 1, seeded",
-        "grammars": f"{served.TURNS} turns over and over: those who keep compiled grammars (xgrammar, ours) compile each once",
-        "numbers": f"middle with a 95% interval from low to high: over {rounds} rounds, shares over all calls; {NOISE}",
-    }
-    with _progress(console, "served", served.count_steps(rounds, calls)) as advance:
-        measurements = served.measure(SEED, rounds, calls, demo_tokenization().vocabulary, advance)
-    _report(console, folder, "served", header, {"Calls through a server": measurements})
+def _measure_serve(console: Console, options: argparse.Namespace) -> None:
+    asked = serving.options_of(options)
+    header = describe_run(SEED) | serving.describe(asked) | {"noise": NOISE}
+    with _progress(console, "serve", asked.steps()) as advance:
+        measurements = serving.measure(asked, SEED, advance)
+    ratios = [measurement for measurement in measurements if measurement.unit == "x"]
+    others = [measurement for measurement in measurements if measurement.unit != "x"]
+    _report(
+        console,
+        options.output,
+        "serve_131k" if asked.large else "serve",
+        header,
+        {"Calls through a server": others, "Ours to others": ratios},
+    )
 
 
-def _measure_kernels(folder: Path) -> int:
+def _measure_kernels(console: Console, options: argparse.Namespace) -> None:
     from benchmarks.kernels import mask_logits
 
-    folder.mkdir(parents=True, exist_ok=True)
-    return mask_logits.main(["--output", str(folder / f"{describe_run(mask_logits.SEED)['date']}_mask_logits.csv")])
+    file = options.output / f"{describe_run(mask_logits.SEED)['date']}_mask_logits.csv"
+    if mask_logits.main(["--output", str(file)]):
+        raise OSError("no GPU, or a kernel that differs from its reference")
+
+
+def _draw(console: Console, options: argparse.Namespace) -> None:
+    from benchmarks import plot  # matplotlib is needed for it alone
+
+    console.print(f"drawn: {plot.draw(options.output)}", soft_wrap=True, highlight=False)
+
+
+_COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {
+    "compile": _measure_compile,
+    "serve": _measure_serve,
+    "kernels": _measure_kernels,
+    "plot": _draw,
+}
 
 
 @contextmanager

@@ -26,11 +26,20 @@ class Tokenization:
 
 def largest_tokenization() -> Tokenization:
     """That of the largest vocabulary there is offline: mistral-common's, where installed, else the demo model's."""
-    spec = importlib.util.find_spec("mistral_common")
-    if spec is None or spec.origin is None:
+    try:
+        return tekken_tokenization(tekken_file())
+    except FileNotFoundError:
         return demo_tokenization()
-    files = sorted((Path(spec.origin).parent / "data").glob("tekken_*.json"), key=lambda file: file.stat().st_size)
-    return tekken_tokenization(files[-1]) if files else demo_tokenization()
+
+
+def tekken_file() -> Path:
+    """The largest vocabulary in the mistral-common package; raises `FileNotFoundError` where it has none."""
+    spec = importlib.util.find_spec("mistral_common")
+    folder = Path(spec.origin).parent / "data" if spec is not None and spec.origin is not None else Path()
+    files = sorted(folder.glob("tekken_*.json"), key=lambda file: file.stat().st_size)
+    if not files:
+        raise FileNotFoundError("no tekken file: the mistral-common package is not installed")
+    return files[-1]
 
 
 def tekken_tokenization(file: Path) -> Tokenization:
@@ -52,8 +61,13 @@ def tekken_tokenization(file: Path) -> Tokenization:
 
 def demo_tokenization() -> Tokenization:
     """That of the demo model: markers are tokens of their own."""
+    return model_tokenization("demo model", demo_model_path())
+
+
+def model_tokenization(name: str, folder: Path) -> Tokenization:
+    """That of a model in a folder."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(demo_model_path())
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
-    return Tokenization("demo model", vocabulary, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))
+    return Tokenization(name, vocabulary, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))

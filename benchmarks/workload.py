@@ -52,6 +52,19 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "number": {"type": "number"},
     "strings": {"type": "array", "items": {"type": "string"}},
 }
+STRING_CHARS = 20  # where a case is bounded
+DIGITS = 9
+ITEMS = 3
+_UNIT = r'[^"\\\x00-\x1f<]|\\["\\/bfnrt]'
+# Neither `<`, with which markers begin, nor `m` in first place, with which keys begin.
+BOUNDED: Mapping[str, tree.Leaf] = {
+    leaf.name: leaf
+    for leaf in (
+        tree.Leaf("STRING", rf'"(?:(?:[^"\\\x00-\x1f<m]|\\["\\/bfnrt])(?:{_UNIT}){{0,{STRING_CHARS - 1}}})?"'),
+        tree.Leaf("INTEGER", f"-?(?:0|[1-9][0-9]{{0,{DIGITS - 1}}})"),
+        tree.Leaf("NUMBER", rf"-?(?:0|[1-9][0-9]{{0,{DIGITS - 1}}})(?:\.[0-9]{{1,4}})?(?:[eE][+-]?[0-9]{{1,2}})?"),
+    )
+}
 CHOICES = (
     ("economy", "premium", "business"),
     ("draft", "open", "blocked", "done"),
@@ -100,12 +113,11 @@ class Case:
     grammar: Grammar
     samples: tuple[str, ...]
     invalid: tuple[str, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def plain(self, name: str) -> Case:
         """The case with strings that may spell anything."""
-        root, *rules = (_with_plain_strings(node) for node in (self.grammar.tree.root, *self.grammar.tree.rules.values()))
-        plain = tree.Grammar(root, dict(zip(self.grammar.tree.rules, rules, strict=True)))
-        return replace(self, name=name, grammar=Grammar(plain))
+        return replace(self, name=name, grammar=_with_leaves(self.grammar, {"STRING": EXACT.string}))
 
 
 def make_cases(samples: int, seed: int = SEED) -> list[Case]:
@@ -114,21 +126,40 @@ def make_cases(samples: int, seed: int = SEED) -> list[Case]:
     return [*cases.values(), cases["medium"].plain(PLAIN)]
 
 
-def make_case(size: str, samples: int, seed: int = SEED) -> Case:
-    """The case of a size, with as many texts allowed and refused."""
+def make_bounded_case(size: str | Size, samples: int, seed: int = SEED) -> Case:
+    """The case of a size whose texts are bounded, so that a model of random weights ends them: what servers are measured on.
+
+    Strings have at most STRING_CHARS characters, integers nine digits, lists ITEMS items. `tools` are the same calls as
+    OpenAI's tools, with each key as a value of an enum.
+    """
+    case = make_case(size, samples, seed, bounded=True)
+    turn = replace(case, grammar=_with_leaves(case.grammar, BOUNDED, ITEMS - 1))
+    _check_sides(turn)
+    return turn
+
+
+def make_case(size: str | Size, samples: int, seed: int = SEED, *, bounded: bool = False) -> Case:
+    """The case of a size, with as many texts allowed and refused; `bounded`: texts that bounded grammars allow too."""
     rng = random.Random(f"{size} {seed}")
-    tools = _draw_tools(SIZES[size], rng)
-    names = [f"{thing}_{field}" for thing in OBJECTS for field in FIELDS]
-    inputs = rng.sample(names, SIZES[size].keys)
+    name, size = (size, SIZES[size]) if isinstance(size, str) else (f"{size.tools} tools, {size.keys} keys", size)
+    tools = _draw_tools(size, rng)
+    inputs = rng.sample(_at_least(size.keys, [f"{thing}_{field}" for thing in OBJECTS for field in FIELDS]), size.keys)
     keys = [f"{SIGIL}input_{name}" for name in inputs]
-    routine = _routine(size, tools, inputs)
+    routine = _routine(name, tools, inputs)
     turn = compile_routine(routine, [_tool(name, parameters) for name, parameters in tools.items()]).turn(memory=keys)
-    texts = tuple(_sample(tools, keys, rng) for _ in range(samples))
-    case = Case(size, turn, texts, tuple(_spoiled(tools, keys, rng, number) for number in range(samples)))
-    for text, expected in [*((text, True) for text in case.samples), *((text, False) for text in case.invalid)]:
-        if turn.accepts(text) is not expected:
-            raise ValueError(f"case {size}: expected the turn to {'allow' if expected else 'refuse'} {text!r}")
+    draw = _Draw(tools, keys, rng, bounded)
+    texts = tuple(draw.sample() for _ in range(samples))
+    spoiled = tuple(draw.spoiled(number) for number in range(samples))
+    offered = tuple(_offered(name, parameters, keys) for name, parameters in tools.items())
+    case = Case(name, turn, texts, spoiled, offered)
+    _check_sides(case)
     return case
+
+
+def _check_sides(case: Case) -> None:
+    for text, expected in [*((text, True) for text in case.samples), *((text, False) for text in case.invalid)]:
+        if case.grammar.accepts(text) is not expected:
+            raise ValueError(f"case {case.name}: expected the turn to {'allow' if expected else 'refuse'} {text!r}")
 
 
 def _routine(name: str, tools: Mapping[str, Sequence[Parameter]], inputs: Sequence[str]) -> Routine:
@@ -144,8 +175,14 @@ def _routine(name: str, tools: Mapping[str, Sequence[Parameter]], inputs: Sequen
 
 
 def _draw_tools(size: Size, rng: random.Random) -> dict[str, list[Parameter]]:
-    names = rng.sample([f"{action}_{thing}" for action in ACTIONS for thing in OBJECTS], size.tools)
+    names = rng.sample(_at_least(size.tools, [f"{action}_{thing}" for action in ACTIONS for thing in OBJECTS]), size.tools)
     return {name: _draw_parameters(size, rng) for name in names}
+
+
+def _at_least(count: int, names: list[str]) -> list[str]:
+    """As many names at least: numbered ones behind those that there are."""
+    numbers = range(2, 2 + (count - 1) // len(names))
+    return [*names, *(f"{name}_{number}" for number in numbers for name in names)]
 
 
 def _draw_parameters(size: Size, rng: random.Random) -> list[Parameter]:
@@ -170,29 +207,80 @@ def _tool(name: str, parameters: Sequence[Parameter]) -> Tool:
     return Tool.from_mcp({"name": name, "inputSchema": schema})
 
 
-def _sample(tools: Mapping[str, Sequence[Parameter]], keys: Sequence[str], rng: random.Random) -> str:
-    name = rng.choice(list(tools))
-    given = [parameter for parameter in tools[name] if parameter.required or rng.random() < 0.6]
-    return _call(name, {parameter.name: _value(parameter, keys, rng) for parameter in given})
+def _offered(name: str, parameters: Sequence[Parameter], keys: Sequence[str]) -> dict[str, Any]:
+    """A tool as OpenAI's requests have it, with what a bounded turn allows in its parameters."""
+    bounds: dict[str, dict[str, Any]] = {
+        "key": {"enum": list(keys)},
+        "string": {"maxLength": STRING_CHARS},
+        "integer": {"minimum": -(10**DIGITS - 1), "maximum": 10**DIGITS - 1},
+        "strings": {"items": {"type": "string", "maxLength": STRING_CHARS}, "maxItems": ITEMS},
+    }
+    schema = {
+        "type": "object",
+        "properties": {each.name: {**each.schema, **bounds.get(each.kind, {})} for each in parameters},
+        "required": [each.name for each in parameters if each.required],
+        "additionalProperties": False,
+    }
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
 
 
-def _spoiled(tools: Mapping[str, Sequence[Parameter]], keys: Sequence[str], rng: random.Random, way: int) -> str:
-    """A call that is wrong in one of five ways."""
-    name = rng.choice([name for name, parameters in tools.items() if any(p.kind == "key" for p in parameters)])
-    values = {parameter.name: _value(parameter, keys, rng) for parameter in tools[name]}
-    match way % 5:
-        case 0:
-            return _call(f"{name}_now", values)
-        case 1:
-            key = next(parameter.name for parameter in tools[name] if parameter.kind == "key")
-            return _call(name, values | {key: f'"{SIGIL}input_password"'})
-        case 2:
-            del values[next(parameter.name for parameter in tools[name] if parameter.required)]
-            return _call(name, values)
-        case 3:
-            return _call(name, values | {"surprise": "1"})
-        case _:
-            return _call(name, values).replace("}}\n", "}\n")
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Draws calls of some tools; `bounded`: with values that bounded grammars allow."""
+
+    tools: Mapping[str, Sequence[Parameter]]
+    keys: Sequence[str]
+    rng: random.Random
+    bounded: bool
+
+    def sample(self) -> str:
+        """A call that is right."""
+        name = self.rng.choice(list(self.tools))
+        given = [parameter for parameter in self.tools[name] if parameter.required or self.rng.random() < 0.6]
+        return _call(name, {parameter.name: self._value(parameter) for parameter in given})
+
+    def spoiled(self, way: int) -> str:
+        """A call that is wrong in one of five ways."""
+        name = self.rng.choice([name for name, parameters in self.tools.items() if any(p.kind == "key" for p in parameters)])
+        values = {parameter.name: self._value(parameter) for parameter in self.tools[name]}
+        match way % 5:
+            case 0:
+                return _call(f"{name}_now", values)
+            case 1:
+                key = next(parameter.name for parameter in self.tools[name] if parameter.kind == "key")
+                return _call(name, values | {key: f'"{SIGIL}input_password"'})
+            case 2:
+                del values[next(parameter.name for parameter in self.tools[name] if parameter.required)]
+                return _call(name, values)
+            case 3:
+                return _call(name, values | {"surprise": "1"})
+            case _:
+                return _call(name, values).replace("}}\n", "}\n")
+
+    def _value(self, parameter: Parameter) -> str:
+        rng = self.rng
+        match parameter.kind:
+            case "key":
+                return json.dumps(rng.choice(self.keys))
+            case "enum":
+                return json.dumps(rng.choice(parameter.choices))
+            case "integer":
+                return str(rng.choice((0, 7, -3, 12, 480, rng.randint(0, 10**DIGITS - 1))))
+            case "boolean":
+                return rng.choice(("true", "false"))
+            case "number":
+                return rng.choice(("0.25", "-8.5", "3e8", "19", f"{rng.uniform(0, 5000):.2f}"))
+            case "string":
+                return json.dumps(self._sentence(), ensure_ascii=rng.random() < 0.2 and not self.bounded)
+            case _:
+                return json.dumps([self._sentence()[:30] for _ in range(rng.randint(0, ITEMS))], ensure_ascii=False)
+
+    def _sentence(self) -> str:
+        words = self.rng.choices(WORDS, k=self.rng.randint(2, 22))
+        if self.rng.random() < 0.3:
+            words.insert(self.rng.randrange(len(words)), self.rng.choice(RARE))
+        text = " ".join(words).capitalize() + self.rng.choice((".", "!", "", "?"))
+        return text.replace("<", "").lstrip("m")[:STRING_CHARS] if self.bounded else text
 
 
 def _call(name: str, values: Mapping[str, str]) -> str:
@@ -200,42 +288,23 @@ def _call(name: str, values: Mapping[str, str]) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {{{arguments}}}}}\n</tool_call>'
 
 
-def _value(parameter: Parameter, keys: Sequence[str], rng: random.Random) -> str:
-    match parameter.kind:
-        case "key":
-            return json.dumps(rng.choice(keys))
-        case "enum":
-            return json.dumps(rng.choice(parameter.choices))
-        case "integer":
-            return str(rng.choice((0, 7, -3, 12, 480, rng.randint(0, 10**9))))
-        case "boolean":
-            return rng.choice(("true", "false"))
-        case "number":
-            return rng.choice(("0.25", "-8.5", "3e8", "19", f"{rng.uniform(0, 5000):.2f}"))
-        case "string":
-            return json.dumps(_sentence(rng), ensure_ascii=rng.random() < 0.2)
-        case _:
-            return json.dumps([_sentence(rng)[:30] for _ in range(rng.randint(0, 3))], ensure_ascii=False)
+def _with_leaves(grammar: Grammar, leaves: Mapping[str, tree.Node], items: int | None = None) -> Grammar:
+    """A grammar with other leaves of these names, and with at most so many items in what it repeats without a bound."""
 
+    def changed(node: tree.Node) -> tree.Node:
+        match node:
+            case tree.Leaf(name, _):
+                return leaves.get(name, node)
+            case tree.Sequence(parts):
+                return tree.Sequence(tuple(map(changed, parts)))
+            case tree.Choice(parts):
+                return tree.Choice(tuple(map(changed, parts)))
+            case tree.Optional(item):
+                return tree.Optional(changed(item))
+            case tree.Repeat(item, low, high):
+                return tree.Repeat(changed(item), low, items if high is None else high)
+            case _:
+                return node
 
-def _sentence(rng: random.Random) -> str:
-    words = rng.choices(WORDS, k=rng.randint(2, 22))
-    if rng.random() < 0.3:
-        words.insert(rng.randrange(len(words)), rng.choice(RARE))
-    return " ".join(words).capitalize() + rng.choice((".", "!", "", "?"))
-
-
-def _with_plain_strings(node: tree.Node) -> tree.Node:
-    match node:
-        case tree.Leaf("STRING", _):
-            return EXACT.string
-        case tree.Sequence(items):
-            return tree.Sequence(tuple(map(_with_plain_strings, items)))
-        case tree.Choice(items):
-            return tree.Choice(tuple(map(_with_plain_strings, items)))
-        case tree.Optional(item):
-            return tree.Optional(_with_plain_strings(item))
-        case tree.Repeat(item, low, high):
-            return tree.Repeat(_with_plain_strings(item), low, high)
-        case _:
-            return node
+    rules = {name: changed(rule) for name, rule in grammar.tree.rules.items()}
+    return Grammar(tree.Grammar(changed(grammar.tree.root), rules))

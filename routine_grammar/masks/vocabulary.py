@@ -129,14 +129,14 @@ class Vocabulary:
         return cls(tokens, added, [tokenizer.eos_token_id], lambda text: backend.encode(text, add_special_tokens=False).ids)
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_stand_ins() -> dict[int, str]:
     """The printable stand-in of every byte in byte-level BPE vocabularies (the scheme GPT-2 introduced)."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(plain)]
-    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(moved)}
+    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(moved)}
 
 
-_ALPHABET = _byte_alphabet()
+_ALPHABET = {char: byte for byte, char in byte_stand_ins().items()}
 
 
 def _byte_level_bytes(text: str) -> bytes:

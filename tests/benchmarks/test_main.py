@@ -2,20 +2,17 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import re
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 
-from benchmarks import served
 from benchmarks.__main__ import RESULTS, main
 from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
+from benchmarks.compare import compare
 from benchmarks.results import Measurement, describe_run, make_table, quantiles, read_csv, write_csv
-from benchmarks.served import Cell, ServedArm
-from benchmarks.workload import PLAIN, SIZES, make_case
+from benchmarks.workload import PLAIN, SIZES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -89,30 +86,16 @@ def test_a_table_has_a_line_for_every_case_and_arm() -> None:
     assert list(table.columns[0].cells) == ["one", "", "two", ""]
 
 
-def test_served_calls_are_counted_by_what_they_are() -> None:
-    cells = [Cell(calls=10, elapsed_s=2.0, tokens=500, invalid=1, cut_off=4)] * 2
-    found = {one.metric: one for one in served.summarise(8, ServedArm("ours", ("xgrammar",), None), cells)}
-    assert found["calls"].middle == found["calls"].low == 5
-    assert found["valid calls"].middle == 2.5
-    assert found["tokens a call"].middle == 50
-    assert (found["invalid"].middle, found["invalid"].count) == (10, 20)
-    assert 5 < found["cut off"].high - found["cut off"].middle < 25
-
-
-async def test_clients_ask_until_all_calls_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a stand-in for the server: constrained requests are answered rightly, cut off, or wrongly."""
-    turn = make_case("small", 1)
-    asked: list[dict[str, object]] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(json.loads(request.content))
-        content, reason = [(turn.samples[0], "stop"), (turn.samples[0][:9], "length"), ("no call", "stop")][len(asked) % 3]
-        choice = {"message": {"content": content}, "finish_reason": reason}
-        return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 7}})
-
-    arm = ServedArm("ours", ("xgrammar",), (turn.grammar.payload,))
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        cell = await served._run(http, "http://127.0.0.1/v1", arm, [turn], 4, 12, "seed")
-    assert (cell.calls, cell.tokens, cell.invalid, cell.cut_off) == (12, 84, 4, 4)
-    assert len({str(request["seed"]) for request in asked}) == 12
-    assert all(request["structured_outputs"] == {"grammar": turn.grammar.payload} for request in asked)
+def test_two_runs_are_held_against_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for name, calls in (("first", 2.0), ("second", 3.0)):
+        line = Measurement("1 client", "ours", "calls", "/s", calls, calls - 0.5, calls + 0.5, 5)
+        files.append(str(write_csv(tmp_path / name, "serve", {"date": "2026-01-02"}, [line])))
+    assert main(["compare", *files]) == 0
+    assert "1.5" in capsys.readouterr().out
+    (ratio,) = compare(read_csv(Path(files[0])), read_csv(Path(files[1])))
+    assert [ratio.middle, ratio.low, ratio.high] == pytest.approx([1.5, 1.0, 3.5 / 1.5])
+    assert ratio.unit == "x"
+    other = write_csv(tmp_path, "serve", {"date": "2026-01-02"}, [Measurement("8 clients", "ours", "calls", "/s", 1, 1, 1, 1)])
+    assert main(["compare", files[0], str(other)]) == 1
+    assert "no number in common" in capsys.readouterr().out

@@ -1,0 +1,158 @@
+"""The command `python -m benchmarks serve`: its options, its servers, and the measurements in the order that they are told."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from benchmarks.results import Measurement
+from benchmarks.serving import cold, growth
+from benchmarks.serving.arms import ARMS, MAX_TOKENS, SERVER_OF, Arm
+from benchmarks.serving.large_model import NAME, large_model_path
+from benchmarks.serving.load import RefusedError, session
+from benchmarks.serving.measure import Advance, Way, measure_rounds, summarise
+from benchmarks.serving.servers import MODEL, Kind, Server, started
+from benchmarks.vocabularies import Tokenization, demo_tokenization, model_tokenization
+from benchmarks.workload import SIZES, STRING_CHARS, make_bounded_case
+
+__all__ = ["Options", "RefusedError", "add_options", "defaults", "describe", "measure", "options_of"]
+
+TURNS = 4  # different turns of a size, asked for over and over
+SAMPLES = 4
+ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to measure. `url`: a server that runs already, which all arms ask; else servers are started here."""
+
+    arms: tuple[str, ...] = ARMS
+    sizes: tuple[str, ...] = tuple(SIZES)
+    clients: tuple[int, ...] = (1, 8, 32, 128)
+    rates: tuple[float, ...] = (4.0,)
+    rounds: int = ROUNDS
+    cold: int = 0
+    growth: bool = False
+    drafts: int | None = None
+    url: str | None = None
+    model: str = MODEL
+    large: bool = False
+
+    def ways(self) -> list[Way]:
+        """Closed loops, then random arrivals."""
+        closed = [Way(max(4, clients * 3 // 2), clients=clients) for clients in self.clients]
+        return closed + [Way(max(4, round(3 * rate)), per_second=rate) for rate in self.rates]
+
+    def kinds(self) -> list[Kind]:
+        """The kinds of servers that the arms need."""
+        arms = [*self.arms, *(cold.ARMS if self.cold else ()), *(growth.ARMS if self.growth else ())]
+        return list(dict.fromkeys(SERVER_OF[arm] for arm in arms))
+
+    def steps(self) -> int:
+        """How often progress is told."""
+        rounds = self.rounds * len(self.arms) * len(self.sizes) * len(self.ways())
+        return 1 + rounds + cold.steps(self.cold) + (growth.steps() if self.growth else 0)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a parser."""
+    defaults = Options()
+    parser.add_argument("--arms", type=_names(ARMS), default=defaults.arms, metavar="NAME,…", help=", ".join(ARMS))
+    parser.add_argument("--sizes", type=_names(SIZES), default=defaults.sizes, metavar="NAME,…", help=", ".join(SIZES))
+    parser.add_argument("--clients", type=_numbers, default=defaults.clients, metavar="N,…", help="closed-loop clients")
+    parser.add_argument("--rates", type=_rates, default=defaults.rates, metavar="R,…", help="calls a second at random")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="rounds of every arm (default: %(default)s)")
+    parser.add_argument("--cold", type=int, default=0, metavar="ROUNDS", help="also: neighbours of grammars never seen")
+    parser.add_argument("--growth", action="store_true", help="also: up to 1,000 tools, 10,000 keys and 10,000 Routines")
+    parser.add_argument("--drafts", type=int, metavar="K", help="drafts a pass of the drafted arm (default: the server's)")
+    parser.add_argument("--url", help="measure a server that runs, `http://…/v1`, instead of starting some")
+    parser.add_argument("--model", default=defaults.model, help="the name of its model")
+    parser.add_argument("--large", action="store_true", help="a model over a vocabulary of 131,072 tokens, not the demo's")
+
+
+def defaults() -> dict[str, object]:
+    """The options by default, by name."""
+    return {name: getattr(Options(), name) for name in Options.__slots__}
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The options that were given; `quick` has few of all."""
+    options = Options(**{name: getattr(args, name) for name in Options.__slots__})
+    if args.quick:
+        return replace(options, sizes=options.sizes[:1], clients=options.clients[:2], rates=(), rounds=2)
+    return options
+
+
+def describe(options: Options) -> dict[str, str]:
+    """What a run's header says of it."""
+    drafts = "as many as by default" if options.drafts is None else str(options.drafts)
+    return {
+        "model": f"{NAME if options.large else 'the demo model'}, random weights, temperature 1, seeded",
+        "grammars": f"{TURNS} turns of each size over and over; strings of at most {STRING_CHARS} characters, at most "
+        f"{MAX_TOKENS} tokens a call",
+        "drafts": f"{drafts} tokens a request and pass",
+        "numbers": f"middle with a 95% interval from low to high over {options.rounds} rounds, ratios by pairs of one round, "
+        "shares over all calls",
+    }
+
+
+def measure(options: Options, seed: int, advance: Advance) -> list[Measurement]:
+    """Measure all that is asked for.
+
+    Raises `EngineError` where a server does not start, `RefusedError` where one refuses a request.
+    """
+    tokenization = model_tokenization(NAME, large_model_path()) if options.large else demo_tokenization()
+    return asyncio.run(_measure(options, tokenization, seed, advance))
+
+
+async def _measure(options: Options, tokenization: Tokenization, seed: int, advance: Advance) -> list[Measurement]:
+    measured: list[Measurement] = []
+    async with _servers(options) as servers, session() as http:
+        advance("servers are up")
+        for size in options.sizes:
+            turns = [make_bounded_case(size, SAMPLES, seed + number) for number in range(TURNS)]
+            arms = [Arm.of(name, turns, tokenization) for name in options.arms]
+            tell = partial(_tell, advance, size)
+            found = await measure_rounds(http, servers, arms, options.ways(), options.rounds, f"{seed} {size}", tell)
+            measured += summarise(size, found)
+        if options.cold:
+            measured += await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance)
+        if options.growth:
+            measured += await growth.measure_growth(http, servers, tokenization, seed, advance)
+    return measured
+
+
+def _tell(advance: Advance, size: str, done: str) -> None:
+    advance(f"{size}, {done}")
+
+
+@asynccontextmanager
+async def _servers(options: Options) -> AsyncIterator[Mapping[Kind, Server]]:
+    if options.url is not None:
+        yield {kind: Server(options.url, options.model) for kind in options.kinds()}
+        return
+    model = large_model_path() if options.large else None
+    async with started(options.kinds(), model, options.drafts) as servers:
+        yield servers
+
+
+def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    def names(text: str) -> tuple[str, ...]:
+        given = tuple(text.split(","))
+        if unknown := [name for name in given if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return given
+
+    return names
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(",") if number)

@@ -1,0 +1,98 @@
+"""What a call costs as things grow: tools of a turn, live keys, and Routines that take turns.
+
+Calls of one client, one after the other: the first call under a grammar, and a later one. In: servers that run. Out:
+measurements; an arm that refuses a size, or takes longer than a bound, is left out from there on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from benchmarks.results import Measurement, quantiles
+from benchmarks.serving.arms import GUIDANCE, OURS, XGRAMMAR, Arm
+from benchmarks.serving.load import RefusedError, ask
+from benchmarks.serving.measure import Advance
+from benchmarks.serving.servers import Kind, Server
+from benchmarks.vocabularies import Tokenization
+from benchmarks.workload import Case, Size, make_bounded_case
+
+ARMS = (XGRAMMAR, GUIDANCE, OURS)
+TOOLS = (1, 10, 100, 1_000)
+KEYS = (1, 10, 100, 1_000, 10_000)
+ROUTINES = (1, 10, 100, 1_000, 10_000)
+ASKED = 40  # calls over Routines that take turns
+MOST_S = 30.0  # for one call
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A size on one of the axes, with the grammars that calls are asked under, in order."""
+
+    axis: str
+    number: int
+    cases: Sequence[Case]
+
+
+def points(seed: int) -> Iterator[Point]:
+    """All sizes, one axis after the other."""
+    for tools in TOOLS:
+        size = Size(tools, (3, 6), 8)
+        yield Point("tools", tools, [make_bounded_case(size, 1, seed + n) for n in range(2)])
+    for keys in KEYS:
+        size = Size(3, (4, 4), keys)
+        yield Point("keys", keys, [make_bounded_case(size, 1, seed + n) for n in range(2)])
+    for routines in ROUTINES:
+        drawn = random.Random(seed).choices(range(routines), k=ASKED)
+        made = {number: make_bounded_case("small", 1, 100_000 * seed + number) for number in set(drawn)}
+        yield Point("Routines", routines, [made[number] for number in drawn])
+
+
+def steps() -> int:
+    """How often progress is told."""
+    return len(ARMS) * (len(TOOLS) + len(KEYS) + len(ROUTINES))
+
+
+async def measure_growth(
+    http: aiohttp.ClientSession, servers: Mapping[Kind, Server], tokenization: Tokenization, seed: int, advance: Advance
+) -> list[Measurement]:
+    """Every size under every arm."""
+    measured: list[Measurement] = []
+    given_up: set[tuple[str, str]] = set()
+    for point in points(seed):
+        for name in ARMS:
+            if (point.axis, name) not in given_up:
+                try:
+                    async with asyncio.timeout(MOST_S * (2 if point.axis != "Routines" else ASKED)):
+                        measured += await _at(http, servers, name, point, tokenization)
+                except (TimeoutError, RefusedError):
+                    given_up.add((point.axis, name))
+            advance(f"growth, {point.number} {point.axis}, {name}")
+    return measured
+
+
+async def _at(
+    http: aiohttp.ClientSession, servers: Mapping[Kind, Server], name: str, point: Point, tokenization: Tokenization
+) -> list[Measurement]:
+    arm = Arm.of(name, point.cases, tokenization)
+    server = servers[arm.server]
+
+    async def first_ms(number: int, seed: str) -> float:
+        answer = await ask(http, server.url, arm.request(server.model, number, seed), number)
+        answer.read()
+        return answer.first_s * 1e3
+
+    case = f"{point.number} {point.axis}"
+    asked = range(len(point.cases))
+    new = [await first_ms(number, "new") for number in asked]
+    if point.axis == "Routines":
+        return [quantiles(case, name, "first token", "ms", new)]
+    known = [await first_ms(number, f"known {again}") for again in range(3) for number in asked]
+    return [
+        quantiles(case, name, "first token, new grammar", "ms", new),
+        quantiles(case, name, "first token, known grammar", "ms", known),
+    ]

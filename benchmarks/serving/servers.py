@@ -1,0 +1,109 @@
+"""The servers that are measured: started here, or named by a URL; their counters and the memory of their processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from routine_grammar.demo.model import demo_model_path
+from routine_grammar.demo.server import model_server
+
+MAX_SEQUENCES = 128
+MODEL = "benchmark"
+# vLLM's counters: tokens proposed, and those of them that were accepted.
+_COUNTERS = {
+    "drafted": "vllm:spec_decode_num_draft_tokens_total",
+    "accepted": "vllm:spec_decode_num_accepted_tokens_total",
+}
+
+
+_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+class Kind(StrEnum):
+    """A server by how it was started: vLLM's backend, or our drafts."""
+
+    XGRAMMAR = "xgrammar"
+    GUIDANCE = "guidance"
+    UNDRAFTED = "undrafted"
+    DRAFTED = "drafted"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server's base URL `…/v1`, the model that it serves, and its first process, where it was started here."""
+
+    url: str
+    model: str
+    process: int | None = None
+
+    async def counters(self, http: aiohttp.ClientSession) -> dict[str, float]:
+        """vLLM's counters, over all engines; without those that the server does not have."""
+        async with http.get(f"{self.url.removesuffix('/v1')}/metrics") as response:
+            text = await response.text() if response.status == 200 else ""
+        found = {}
+        for name, metric in _COUNTERS.items():
+            values = re.findall(rf"^{re.escape(metric)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+            if values:
+                found[name] = sum(map(float, values))
+        return found
+
+    def memory_bytes(self) -> int | None:
+        """Memory of all the server's processes, what they share counted once."""
+        if self.process is None:
+            return None
+        first = psutil.Process(self.process)
+        return sum(int(process.memory_full_info().pss) for process in (first, *first.children(recursive=True)))
+
+
+def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]:
+    """What starts a server of a kind; without a model: the demo's."""
+    flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "bfloat16", "--enforce-eager"]
+    flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
+    if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
+        flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)})]
+    if kind is Kind.DRAFTED:
+        flags += ["--routine-drafts", str(drafts)] if drafts is not None else []
+    else:
+        flags += ["--routine-drafts", "0"]
+    return (sys.executable, "-m", "routine_grammar.serve", *flags)
+
+
+@asynccontextmanager
+async def started(kinds: Sequence[Kind], model: Path | None, drafts: int | None) -> AsyncIterator[Mapping[Kind, Server]]:
+    """A server of each kind, all running side by side; raises `EngineError` where one does not start."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    async with AsyncExitStack() as stack:
+        starts = [
+            asyncio.ensure_future(stack.enter_async_context(model_server(lambda s, line: None, command(kind, model, drafts))))
+            for kind in kinds
+        ]
+        try:
+            urls = await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            raise
+        yield {kind: Server(url, MODEL, _process_of(url)) for kind, url in zip(kinds, urls, strict=True)}
+
+
+def _process_of(url: str) -> int | None:
+    """The first process that was told to listen on a URL's port."""
+    (port,) = re.findall(r":(\d+)/", url)
+    for child in psutil.Process().children():
+        if "--port" in (line := child.cmdline()) and line[line.index("--port") + 1] == port:
+            return int(child.pid)
+    return None

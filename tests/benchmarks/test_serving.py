@@ -1,0 +1,224 @@
+"""Load on servers: a scripted one whose answers are known, and a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from statistics import NormalDist, fmean
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from benchmarks.__main__ import main
+from benchmarks.results import Measurement, read_csv
+from benchmarks.serving.arms import ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
+from benchmarks.serving.load import Answer, RefusedError, closed_loop, open_loop, session
+from benchmarks.serving.measure import Cell, Way, run_cell, summarise
+from benchmarks.serving.servers import Kind, Server, command
+from benchmarks.statistics import mean_interval, percentile, ratio_interval, share_interval, student_t_95
+from benchmarks.vocabularies import Tokenization
+from benchmarks.workload import SIZES, Size, make_bounded_case
+from tests.vocabularies import byte_vocabulary
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+BYTES = Tokenization("bytes", byte_vocabulary(), lambda text: list(text.encode()))
+
+
+class Scripted:
+    """A server that answers calls by turns rightly, wrongly, and cut off, in two pieces; its counters say so."""
+
+    def __init__(self, answers: list[tuple[str, str]]) -> None:
+        self.answers = answers
+        self.asked: list[dict[str, Any]] = []
+        self.at_once = self.most_at_once = 0
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(await request.json())
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        text, reason = self.answers[(len(self.asked) - 1) % len(self.answers)]
+        if reason == "refused":
+            return web.json_response({"error": "no"}, status=400)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        pieces: list[dict[str, Any]] = [{"choices": [{"delta": {"content": part}}]} for part in (text[:9], text[9:]) if part]
+        pieces[-1]["choices"][0]["finish_reason"] = reason
+        for piece in [*pieces, {"choices": [], "usage": {"completion_tokens": 7}}]:
+            await response.write(f"data: {json.dumps(piece)}\n\n".encode())
+            await asyncio.sleep(0.002)
+        await response.write(b"data: [DONE]\n\n")
+        self.at_once -= 1
+        return response
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        count = len(self.asked)
+        lines = [f'vllm:spec_decode_num_draft_tokens_total{{engine="{n}"}} {2 * count}' for n in range(2)]
+        return web.Response(text="\n".join([*lines, f"vllm:spec_decode_num_accepted_tokens_total {3 * count}", ""]))
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[tuple[Scripted, Server]]:
+    script = Scripted([])
+    app = web.Application()
+    app.add_routes([web.post("/v1/chat/completions", script.chat), web.get("/metrics", script.metrics)])
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield script, Server(f"http://127.0.0.1:{server.port}/v1", "m")
+
+
+async def test_a_round_tells_what_came_of_its_calls(scripted: tuple[Scripted, Server]) -> None:
+    script, server = scripted
+    turn = make_bounded_case("small", 1)
+    script.answers = [(turn.samples[0], "stop"), (turn.samples[0][:12], "length"), ("no call", "stop")]
+    async with session() as http:
+        cell = await run_cell(http, server, Arm.of(OURS, [turn], BYTES), Way(12, clients=4), "seed")
+    assert (len(cell.answers), cell.tokens, cell.invalid, cell.cut_off) == (12, 84, 4, 4)
+    assert cell.counted == {"drafted": 48, "accepted": 36}
+    assert 1 < script.most_at_once <= 4
+    assert len({request["seed"] for request in script.asked}) == 12
+    assert all(request["structured_outputs"] == {"grammar": turn.grammar.payload} for request in script.asked)
+    assert all(0 < answer.first_s <= answer.last_s for answer in cell.answers)
+    told = {(line.metric, line.unit): line for line in summarise("small", {(Way(12, clients=4), OURS): [cell, cell]})}
+    assert told["passes a call", ""].middle == (84 - 36) / 12
+    assert (told["drafts accepted", "%"].middle, told["drafts accepted", "%"].count) == (75, 96)
+    assert told["invalid", "%"].middle == pytest.approx(100 / 3)
+    assert told["calls", "/s"].middle == pytest.approx(cell.calls_per_s)
+
+
+async def test_random_arrivals_come_whether_or_not_earlier_calls_are_answered(scripted: tuple[Scripted, Server]) -> None:
+    script, server = scripted
+    script.answers = [("x", "stop")]
+    async with session() as http:
+        load = await open_loop(http, server.url, lambda number: {"number": number}, 400, 60, 5)
+        began = sorted(answer.began_s for answer in load.answers)
+        again = await open_loop(http, server.url, lambda number: {"number": number}, 400, 60, 5)
+    assert fmean(late - early for early, late in pairwise(began)) > 0.5 / 400
+    assert [each.number for each in load.answers] == [each.number for each in again.answers] == list(range(60))
+
+
+async def test_a_refused_request_ends_the_run(scripted: tuple[Scripted, Server]) -> None:
+    script, server = scripted
+    script.answers = [("", "refused")]
+    async with session() as http:
+        with pytest.raises(RefusedError, match="status 400"):
+            await closed_loop(http, server.url, lambda _: {}, 1, 1)
+
+
+def test_an_error_in_a_stream_is_no_answer() -> None:
+    answer = Answer(0, 0.0, [(1.0, b'data: {"error": {"message": "out of memory"}}\n')])
+    with pytest.raises(RefusedError, match="out of memory"):
+        answer.read()
+
+
+def test_pieces_of_tool_calls_are_joined() -> None:
+    def piece(**function: str) -> bytes:
+        call = {"index": 0, "function": function}
+        return b"data: " + json.dumps({"choices": [{"delta": {"tool_calls": [call]}}]}).encode()
+
+    pieces = [piece(name="a", arguments=""), piece(arguments='{"b": '), piece(arguments="1}")]
+    answer = Answer(0, 10.0, list(zip((11.0, 13.0, 14.0), pieces, strict=True)))
+    answer.tokens = 4
+    answer.read()
+    assert answer.calls == [{"name": "a", "arguments": '{"b": 1}'}]
+    assert (answer.first_s, answer.last_s, answer.token_s) == (1.0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bounded_turns_have_their_samples_on_their_side(size: str) -> None:
+    case = make_bounded_case(size, 20, 3)
+    assert len(set(case.samples)) > 10
+    assert all(map(case.grammar.accepts, case.samples))
+    required = Arm.of(REQUIRED, [case], BYTES)
+    for text, valid in [*((text, True) for text in case.samples), *((text, False) for text in case.invalid[:4])]:
+        document = json.loads(text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
+        call = {"name": document["name"], "arguments": json.dumps(document["arguments"])}
+        assert required.judge(Answer(0, 0.0, calls=[call], reason="stop")).valid is valid, text
+
+
+def test_turns_of_any_size() -> None:
+    case = make_bounded_case(Size(300, (3, 6), 400), 1)
+    assert len(case.tools) == len({tool["function"]["name"] for tool in case.tools}) == 300
+
+
+def test_every_arm_constrains_in_its_own_way() -> None:
+    turn = make_bounded_case("medium", 2)
+    requests = {name: Arm.of(name, [turn], BYTES).request("m", 0, "seed") for name in ARMS}
+    assert len({request["seed"] for request in requests.values()}) == 1
+    assert requests[FREE]["ignore_eos"] is True
+    assert requests[XGRAMMAR]["structured_outputs"]["grammar"].startswith("root ::=")
+    assert "start:" in requests[GUIDANCE]["structured_outputs"]["grammar"]
+    assert requests[REQUIRED]["tool_choice"] == "required"
+    assert requests[OURS] == requests[UNDRAFTED]
+    judged = Arm.of(OURS, [turn], BYTES).judge(Answer(0, 0.0, content=turn.samples[0][:-2], reason="length"))
+    assert (judged.valid, judged.cut_off) == (False, True)
+
+
+def test_servers_are_started_by_what_tells_them_apart() -> None:
+    flags = {kind: list(command(kind, Path("m"), 4)) for kind in Kind}
+    assert flags[Kind.DRAFTED][-2:] == ["--routine-drafts", "4"]
+    assert all(flags[kind][-2:] == ["--routine-drafts", "0"] for kind in Kind if kind is not Kind.DRAFTED)
+    assert '{"backend": "guidance"}' in flags[Kind.GUIDANCE]
+
+
+def cells(calls_per_s: list[float], token_ms: list[float], accepted: float = 0) -> list[Cell]:
+    made = []
+    for rate, token in zip(calls_per_s, token_ms, strict=True):
+        answer = Answer(0, 0.0, tokens=11, first_s=0.1, last_s=0.1 + token / 100)
+        made.append(Cell([answer], 1 / rate, 0, 0, {"drafted": accepted, "accepted": accepted}, None))
+    return made
+
+
+def test_ratios_are_paired_by_round() -> None:
+    """A machine that is twice as slow in one round is so for both arms of it."""
+    way = Way(1, clients=1)
+    found = {
+        (way, FREE): cells([5, 2.5, 5, 2.5], [10, 20, 10, 20]),
+        (way, XGRAMMAR): cells([4, 2, 4, 2], [12, 24, 12, 24]),
+        (way, GUIDANCE): cells([3, 1.5, 3, 1.5], [12, 24, 12, 24]),
+        (way, OURS): cells([8, 4, 8.4, 4], [10.1, 20.2, 10.1, 20.2], 8),
+    }
+    told = {(line.arm, line.metric): line for line in summarise("small", found) if line.unit == "x"}
+    ratio = told[OURS, "calls/s to vLLM xgrammar's"]
+    assert 1.9 < ratio.low < 2.0 < ratio.middle < ratio.high < 2.1
+    assert told[OURS, "passes a call to vLLM xgrammar's"].middle == pytest.approx(3 / 11)
+    assert told[OURS, "a token to unconstrained"].middle == pytest.approx(1.01)
+
+
+def test_intervals_hold_what_they_claim() -> None:
+    quantiles = {1: 12.71, 3: 3.18, 5: 2.571, 19: 2.093, 10_000: 1.96}
+    assert list(map(student_t_95, quantiles)) == pytest.approx(list(quantiles.values()), rel=0.01)
+    rng, held = random.Random(1), [0, 0, 0]
+    for _ in range(1_000):
+        values = [rng.gauss(10, 2) for _ in range(8)]
+        _, low, high = mean_interval(values)
+        held[0] += low <= 10 <= high
+        twice = [abs(value) * 2 * math.exp(rng.gauss(0, 0.1)) for value in values]
+        _, low, high = ratio_interval(twice, list(map(abs, values)))
+        held[1] += low <= 2 <= high
+        _, low, high = share_interval(sum(rng.random() < 0.3 for _ in range(50)), 50)
+        held[2] += low <= 0.3 <= high
+    assert all(920 < count < 980 for count in held), held
+    assert percentile([5, 1, 3], 0.5) == 3
+    assert NormalDist().cdf(1.959964) == pytest.approx(0.975, abs=1e-6)
+
+
+@pytest.mark.server
+def test_a_real_server_is_measured(base_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--url", base_url, "--model", "routine-demo", "--arms", f"{FREE},{OURS}", "--sizes", "small"]
+    options += ["--clients", "2", "--rates", "20", "--rounds", "2", "--output", str(tmp_path)]
+    assert main(["serve", *options]) == 0, capsys.readouterr().out
+    (file,) = tmp_path.iterdir()
+    header, lines = read_csv(file)
+    assert header["grammars"].startswith("4 turns of each size")
+    told: dict[tuple[str, str, str], Measurement] = {(line.case, line.arm, line.metric): line for line in lines}
+    for way in ("small, 2 clients", "small, 20 calls/s at random"):
+        assert told[way, OURS, "invalid"].middle == told[way, OURS, "cut off"].middle == 0
+        assert told[way, OURS, "calls"].middle > 0
+        assert told[way, OURS, "a token to unconstrained"].unit == "x"
