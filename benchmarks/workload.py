@@ -141,7 +141,7 @@ def make_bounded_case(size: str | Size, samples: int, seed: int = SEED) -> Case:
 def make_case(size: str | Size, samples: int, seed: int = SEED, *, bounded: bool = False) -> Case:
     """The case of a size, with as many texts allowed and refused; `bounded`: texts that bounded grammars allow too."""
     rng = random.Random(f"{size} {seed}")
-    name, size = (size, SIZES[size]) if isinstance(size, str) else (f"{size.tools} tools, {size.keys} keys", size)
+    name, size = (size, SIZES[size]) if isinstance(size, str) else (f"tools_{size.tools}_keys_{size.keys}", size)
     tools = _draw_tools(size, rng)
     inputs = rng.sample(_at_least(size.keys, [f"{thing}_{field}" for thing in OBJECTS for field in FIELDS]), size.keys)
     keys = [f"{SIGIL}input_{name}" for name in inputs]
@@ -182,7 +182,7 @@ def _draw_tools(size: Size, rng: random.Random) -> dict[str, list[Parameter]]:
 def _at_least(count: int, names: list[str]) -> list[str]:
     """As many names at least: numbered ones behind those that there are."""
     numbers = range(2, 2 + (count - 1) // len(names))
-    return [*names, *(f"{name}_{number}" for number in numbers for name in names)]
+    return [*names, *(f"{name}{number}" for number in numbers for name in names)]
 
 
 def _draw_parameters(size: Size, rng: random.Random) -> list[Parameter]:
