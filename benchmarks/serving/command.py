@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rates", type=_rates, default=defaults.rates, metavar="R,…", help="calls a second at random")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="rounds of every arm (default: %(default)s)")
     parser.add_argument("--cold", type=int, default=0, metavar="ROUNDS", help="also: neighbours of grammars never seen")
-    parser.add_argument("--growth", action="store_true", help="also: up to 1,000 tools, 10,000 keys and 10,000 Routines")
+    parser.add_argument("--growth", action="store_true", help="also: up to 1,000 tools, 9,999 keys and 10,000 Routines")
     parser.add_argument("--drafts", type=int, metavar="K", help="drafts a pass of the drafted arm (default: the server's)")
     parser.add_argument("--url", help="measure a server that runs, `http://…/v1`, instead of starting some")
     parser.add_argument("--model", default=defaults.model, help="the name of its model")

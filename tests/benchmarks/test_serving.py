@@ -186,7 +186,7 @@ def test_ratios_are_paired_by_round() -> None:
     }
     told = {(line.arm, line.metric): line for line in summarise("small", found) if line.unit == "x"}
     ratio = told[OURS, "calls/s to vLLM xgrammar's"]
-    assert 1.9 < ratio.low < 2.0 < ratio.middle < ratio.high < 2.1
+    assert 1.9 < ratio.low < 2.0 < ratio.middle < ratio.high < 2.2
     assert told[OURS, "passes a call to vLLM xgrammar's"].middle == pytest.approx(3 / 11)
     assert told[OURS, "a token to unconstrained"].middle == pytest.approx(1.01)
 
