@@ -108,7 +108,8 @@ def _measure_kernels(console: Console, options: argparse.Namespace) -> None:
 def _draw(console: Console, options: argparse.Namespace) -> None:
     from benchmarks import plot  # matplotlib is needed for it alone
 
-    console.print(f"drawn: {plot.draw(options.output)}", soft_wrap=True, highlight=False)
+    for file in plot.draw(options.output):
+        console.print(f"drawn: {file}", soft_wrap=True, highlight=False)
 
 
 _COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {

@@ -1,7 +1,11 @@
-"""A picture of the newest results: the first mask, and valid calls a second, beside vLLM's own backends."""
+"""Pictures of the newest results: `benchmark.svg` for the README, and one of all that was measured through servers.
+
+In: the CSVs of a folder. Out: SVGs beside them, the same bytes for the same CSVs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -11,37 +15,78 @@ from matplotlib.figure import Figure
 from benchmarks.results import Measurement, read_csv
 
 FILE = "benchmark.svg"
-# The bars of an arm have one colour in both panels, each of the other library's two names too.
+SERVE_FILE = "serve.svg"
+# An arm has one colour in all panels, a library under its other name too.
 COLOURS = {
-    "routine_grammar": "#0072b2",
-    "routine_grammar, no leaf yet": "#7fb8dc",
-    "llguidance": "#e69f00",
-    "vLLM guidance": "#e69f00",
-    "xgrammar": "#009e73",
-    "vLLM xgrammar": "#009e73",
     "unconstrained": "#999999",
+    "vLLM guidance": "#e69f00",
+    "llguidance": "#e69f00",
+    "vLLM xgrammar": "#009e73",
+    "xgrammar": "#009e73",
+    "tool_choice=required": "#cc79a7",
+    "routine_grammar, no leaf yet": "#7fb8dc",
+    "ours without drafts": "#7fb8dc",
+    "routine_grammar": "#0072b2",
+    "ours": "#0072b2",
 }
-CASES = ("small", "medium", "large")
+SIZES = ("small", "medium", "large")
+SHOWN = "medium"
+TOLD = (
+    ("calls", "/s", "calls a second"),
+    ("passes a call", "", "forward passes a call"),
+    ("a token p50", "ms", "ms a token"),
+)
+GROWTH = ("tools", "keys", "Routines")
+
+Run = tuple[dict[str, str], list[Measurement]]
 
 
-def draw(folder: Path) -> Path:
-    """Draw `benchmark.svg` from the newest CSVs of a folder; returns the file.
+def draw(folder: Path) -> list[Path]:
+    """Draw all pictures from the newest CSVs of a folder; returns the files.
 
-    Raises `FileNotFoundError` where one of them is missing.
+    Raises `FileNotFoundError` where a CSV is missing.
     """
-    masks, calls = (read_csv(_newest(folder, kind)) for kind in ("compile", "served"))
+    masks, calls = (read_csv(_newest(folder, kind)) for kind in ("compile", "serve"))
+    return [_draw_readme(folder, masks, calls), _draw_serve(folder, calls)]
+
+
+def _draw_readme(
+    folder: Path, masks: tuple[dict[str, str], list[Measurement]], calls: tuple[object, list[Measurement]]
+) -> Path:
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    first_masks = [each for each in masks[1] if each.metric == "text to first mask" and each.case in CASES]
+    first_masks = [each for each in masks[1] if each.metric == "text to first mask" and each.case in SIZES]
     _bars(left, first_masks, "milliseconds, logarithmic", f"Grammar text to first mask\n{masks[0]['vocabulary']}")
     left.set_yscale("log")
     left.set_ylim(top=20 * left.get_ylim()[1])  # room for the legend
-    valid = [each for each in calls[1] if each.metric == "valid calls" and each.arm != "unconstrained"]
-    _bars(right, valid, "calls a second", "Whole, valid calls through a server\nat most 160 tokens, random weights")
-    run = masks[0]
+    shown = _of_size(calls[1], SHOWN, "calls", "/s")
+    _bars(
+        right, [each for each in shown if each.arm != "unconstrained"], "calls a second", "Calls through a server, medium turns"
+    )
+    right.set_ylim(top=1.35 * right.get_ylim()[1])
+    return _save(figure, folder / FILE, masks[0])
+
+
+def _draw_serve(folder: Path, calls: Run) -> Path:
+    """Calls a second, passes a call and time a token by size, then what grows."""
+    header, measured = calls
+    grown = [axis for axis in GROWTH if _growth(measured, axis)]
+    rows = len(SIZES) + bool(grown)
+    figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False)
+    for row, size in zip(panels, SIZES, strict=False):
+        for axes, (metric, unit, label) in zip(row, TOLD, strict=True):
+            _bars(axes, _of_size(measured, size, metric, unit), label, f"{size}: {label}", legend=axes is row[0])
+    for axes, axis in zip(panels[-1], grown, strict=False):
+        _lines(axes, _growth(measured, axis), axis)
+    for axes in panels[-1][len(grown) :] if grown else ():
+        axes.set_visible(False)
+    return _save(figure, folder / SERVE_FILE, header)
+
+
+def _save(figure: Figure, file: Path, run: dict[str, str]) -> Path:
     figure.supxlabel(f"{run['processor']}; {_engine(run['versions'])}; {run['date']}", fontsize=8, color="#555555")
-    file = folder / FILE
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": FILE}):  # texts as texts, and the same ids every time
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # texts as texts, and the same ids every time
         figure.savefig(file, metadata={"Date": None})
     return file
 
@@ -53,10 +98,23 @@ def _newest(folder: Path, kind: str) -> Path:
     return files[-1]
 
 
-def _bars(axes: Axes, measurements: list[Measurement], unit: str, title: str) -> None:
+def _of_size(measured: Sequence[Measurement], size: str, metric: str, unit: str) -> list[Measurement]:
+    """The measurements of a metric at a size, cases named by how load came."""
+    return [
+        Measurement(each.case.removeprefix(f"{size}, "), each.arm, *(getattr(each, name) for name in Measurement.__slots__[2:]))
+        for each in measured
+        if each.case.startswith(f"{size}, ") and (each.metric, each.unit) == (metric, unit)
+    ]
+
+
+def _growth(measured: Sequence[Measurement], axis: str) -> list[Measurement]:
+    return [each for each in measured if each.case.endswith(f" {axis}") and each.case.split()[0].isdigit()]
+
+
+def _bars(axes: Axes, measurements: Sequence[Measurement], unit: str, title: str, *, legend: bool = True) -> None:
     cases = list(dict.fromkeys(each.case for each in measurements))
     arms = [arm for arm in COLOURS if any(each.arm == arm for each in measurements)]
-    width = 0.8 / len(arms)
+    width = 0.8 / max(1, len(arms))
     for place, arm in enumerate(arms):
         of_arm = {each.case: each for each in measurements if each.arm == arm}
         shown = [(number, of_arm[case]) for number, case in enumerate(cases) if case in of_arm]
@@ -64,10 +122,30 @@ def _bars(axes: Axes, measurements: list[Measurement], unit: str, title: str) ->
         spread = [[each.middle - each.low for _, each in shown], [each.high - each.middle for _, each in shown]]
         heights = [each.middle for _, each in shown]
         axes.bar(places, heights, width * 0.92, yerr=spread, label=arm, color=COLOURS[arm], ecolor="#444444", capsize=2)
-    axes.set_xticks(range(len(cases)), cases)
+    axes.set_xticks(range(len(cases)), [case.replace(" at random", "\nat random") for case in cases])
+    _finish(axes, unit, title, legend=legend and bool(arms))
+
+
+def _lines(axes: Axes, measurements: Sequence[Measurement], axis: str) -> None:
+    """The first token of a call over a size, for each arm; broken lines where the grammar is known."""
+    for arm in dict.fromkeys(each.arm for each in measurements):
+        for metric in dict.fromkeys(each.metric for each in measurements):
+            line = [each for each in measurements if (each.arm, each.metric) == (arm, metric)]
+            numbers = [int(each.case.split()[0]) for each in line]
+            style = "--" if "known" in metric else "-"
+            name = f"{arm}, known grammar" if style == "--" else arm
+            axes.plot(numbers, [each.middle for each in line], style, marker="o", ms=3, color=COLOURS[arm], label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(axis, fontsize=9)
+    _finish(axes, "ms to the first token, logarithmic", f"Growth: {axis}", legend=True)
+
+
+def _finish(axes: Axes, unit: str, title: str, *, legend: bool) -> None:
     axes.set_ylabel(unit, fontsize=9)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    if legend:
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
 
 

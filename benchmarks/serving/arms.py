@@ -20,7 +20,8 @@ MAX_TOKENS = 400
 FREE, XGRAMMAR, GUIDANCE, REQUIRED = "unconstrained", "vLLM xgrammar", "vLLM guidance", "tool_choice=required"
 UNDRAFTED, OURS = "ours without drafts", "ours"
 PEERS = (XGRAMMAR, GUIDANCE)
-ARMS = (FREE, XGRAMMAR, GUIDANCE, REQUIRED, UNDRAFTED, OURS)
+ANY_SPELLING = "ours with any spelling"
+ARMS = (FREE, XGRAMMAR, GUIDANCE, REQUIRED, UNDRAFTED, OURS)  # those that are measured where none are named
 SERVER_OF = {
     FREE: Kind.UNDRAFTED,
     XGRAMMAR: Kind.XGRAMMAR,
@@ -28,6 +29,7 @@ SERVER_OF = {
     REQUIRED: Kind.XGRAMMAR,
     UNDRAFTED: Kind.UNDRAFTED,
     OURS: Kind.DRAFTED,
+    ANY_SPELLING: Kind.ANY_SPELLING,
 }
 _PROMPT = "Please begin."
 

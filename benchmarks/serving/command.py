@@ -61,7 +61,7 @@ class Options:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options to a parser."""
     defaults = Options()
-    parser.add_argument("--arms", type=_names(ARMS), default=defaults.arms, metavar="NAME,…", help=", ".join(ARMS))
+    parser.add_argument("--arms", type=_names(SERVER_OF), default=defaults.arms, metavar="NAME,…", help=", ".join(SERVER_OF))
     parser.add_argument("--sizes", type=_names(SIZES), default=defaults.sizes, metavar="NAME,…", help=", ".join(SIZES))
     parser.add_argument("--clients", type=_numbers, default=defaults.clients, metavar="N,…", help="closed-loop clients")
     parser.add_argument("--rates", type=_rates, default=defaults.rates, metavar="R,…", help="calls a second at random")

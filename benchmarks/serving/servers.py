@@ -38,6 +38,7 @@ class Kind(StrEnum):
     GUIDANCE = "guidance"
     UNDRAFTED = "undrafted"
     DRAFTED = "drafted"
+    ANY_SPELLING = "any spelling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,12 @@ def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]
     flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
     if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
         flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)})]
-    if kind is Kind.DRAFTED:
-        flags += ["--routine-drafts", str(drafts)] if drafts is not None else []
-    else:
+    if kind is Kind.ANY_SPELLING:
+        flags += ["--routine-spelling", "any"]
+    if kind not in (Kind.DRAFTED, Kind.ANY_SPELLING):
         flags += ["--routine-drafts", "0"]
+    elif drafts is not None:
+        flags += ["--routine-drafts", str(drafts)]
     return (sys.executable, "-m", "routine_grammar.serve", *flags)
 
 

@@ -162,8 +162,9 @@ def test_every_arm_constrains_in_its_own_way() -> None:
 
 def test_servers_are_started_by_what_tells_them_apart() -> None:
     flags = {kind: list(command(kind, Path("m"), 4)) for kind in Kind}
-    assert flags[Kind.DRAFTED][-2:] == ["--routine-drafts", "4"]
-    assert all(flags[kind][-2:] == ["--routine-drafts", "0"] for kind in Kind if kind is not Kind.DRAFTED)
+    drafting = (Kind.DRAFTED, Kind.ANY_SPELLING)
+    assert all(flags[kind][-2:] == ["--routine-drafts", "4" if kind in drafting else "0"] for kind in Kind)
+    assert "any" in flags[Kind.ANY_SPELLING]
     assert '{"backend": "guidance"}' in flags[Kind.GUIDANCE]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
 from routine_grammar.engines.vllm.checking import check_off_loop
-from routine_grammar.engines.vllm.drafts import drafts_of, is_ours, most_drafts
+from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, drafts_of, is_ours, most_drafts
 from routine_grammar.errors import EngineError, RoutineGrammarError
 from routine_grammar.grammar.payload import is_payload
 
@@ -377,6 +377,9 @@ def _check(params: Any, tokenizer: Any) -> None:
     for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "stop", "repetition_detection"):
         if getattr(params, name, None):
             _refuse(f"can't be kept beside `{name}`", name)
+    drafts = (params.extra_args or {}).get(REQUEST_OPTION, 0)
+    if not isinstance(drafts, int) or drafts < 0:
+        _refuse(f"`{REQUEST_OPTION}` in `vllm_xargs` is {drafts!r:.80}; expected a number of drafts, from 0 on", "vllm_xargs")
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
 
     try:

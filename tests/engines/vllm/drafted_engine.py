@@ -149,7 +149,28 @@ def beside(count: int) -> Any:
     }
 
 
-WAYS = {way.__name__: way for way in (greedy, aborted, sampled, beside)}
+def ngram(count: int) -> Any:
+    """vLLM's own speculation over the prompt's words: forced text is ours, the rest theirs."""
+    from vllm import SamplingParams
+
+    config = {"method": "ngram", "num_speculative_tokens": 6, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+    llm = drafting_engine(speculative_config=config)
+    held = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200) for n, turn in enumerate(turns() * count)]
+    outputs = llm.generate(prompts(1) * len(held), held, use_tqdm=False)
+    drafted = counted(llm, "vllm:spec_decode_num_draft_tokens")
+    accepted = counted(llm, "vllm:spec_decode_num_accepted_tokens")
+    free = [SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)] * 4
+    llm.generate(prompts(4), free, use_tqdm=False)
+    return {
+        "whole": [turn.accepts(out.outputs[0].text) for turn, out in zip(turns() * count, outputs, strict=True)],
+        "tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
+        "drafted": drafted,
+        "accepted": accepted,
+        "drafted for free requests": counted(llm, "vllm:spec_decode_num_draft_tokens") - drafted,
+    }
+
+
+WAYS = {way.__name__: way for way in (greedy, aborted, sampled, beside, ngram)}
 
 if __name__ == "__main__":
     print("\n" + json.dumps(WAYS[sys.argv[1]](int(sys.argv[2]))), flush=True)

@@ -112,6 +112,13 @@ def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
     assert (found["drafted by those that are not"], found["whole"]) == (0, [True, True])
 
 
+def test_forced_text_is_drafted_beside_speculation_over_the_prompt() -> None:
+    found = went("ngram", 3)
+    assert all(found["whole"])
+    assert found["accepted"] > 0.6 * found["tokens"]
+    assert found["drafted for free requests"] > 0
+
+
 def test_a_number_of_drafts_has_bounds() -> None:
     assert drafts.speculative_config(4)["num_speculative_tokens"] == 4
     for number in (0, 129):

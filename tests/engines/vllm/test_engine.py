@@ -204,6 +204,8 @@ def test_schemas_and_samples_of_one_prompt(engine: LLM) -> None:
         ({"stop": ["}"]}, "stop"),
         ({"repetition_detection": {"max_pattern_size": 4, "min_pattern_size": 1, "min_count": 3}}, "repetition_detection"),
         ({"stop_token_ids": [1000]}, "stop_token_ids"),
+        ({"extra_args": {"routine_drafts": "none"}}, "`routine_drafts` in `vllm_xargs` is 'none'"),
+        ({"extra_args": {"routine_drafts": -1}}, "from 0 on"),
     ],
 )
 def test_what_would_break_the_promise_is_refused(

@@ -1,0 +1,114 @@
+"""The launcher's flags for drafts: what they make of vLLM's, and what they can't be beside."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from routine_grammar.engines.vllm.drafts import DEFAULT_DRAFTS, most_drafts, speculative_config
+from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
+from routine_grammar.errors import EngineError
+from routine_grammar.serve.drafting import add_flags, apply_flags
+
+
+def parsed(*flags: str, **vllm: Any) -> Namespace:
+    """The flags, beside what vLLM's own are by default or given."""
+    parser = ArgumentParser()
+    add_flags(parser)
+    names = ("speculative_config", "spec_method", "spec_model", "additional_config", "logits_processors", "async_scheduling")
+    return parser.parse_args(flags, Namespace(**{**dict.fromkeys(names), "runner": "auto", **vllm}))
+
+
+def engine(args: Namespace, async_scheduling: bool = False) -> Any:
+    """An engine's configuration as the flags have it."""
+    given = args.speculative_config
+    return SimpleNamespace(
+        speculative_config=SimpleNamespace(**{"model": None, **given}) if given else None,
+        scheduler_config=SimpleNamespace(async_scheduling=async_scheduling),
+        additional_config=args.additional_config,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_cpu", "drafts"), [((), True, DEFAULT_DRAFTS), ((), False, 0), (("4",), False, 4), (("0",), True, 0)]
+)
+def test_forced_text_is_drafted_on_cpus_or_where_asked_for(flags: tuple[str, ...], on_cpu: bool, drafts: int) -> None:
+    args = parsed(*(part for value in flags for part in ("--routine-drafts", value)))
+    assert apply_flags(args, on_cpu=on_cpu) is None
+    assert args.speculative_config == (speculative_config(drafts) if drafts else None)
+    assert most_drafts(engine(args)) == drafts
+    assert most_drafts(engine(args, async_scheduling=True)) == 0
+
+
+def test_ours_and_a_users_own_speculation() -> None:
+    ngram = {"method": "ngram", "num_speculative_tokens": 5}
+    args = parsed(speculative_config=dict(ngram))
+    assert apply_flags(args, on_cpu=True) is None
+    assert (args.speculative_config, most_drafts(engine(args))) == (ngram, 5)
+    args = parsed("--routine-drafts", "3", speculative_config=dict(ngram))
+    assert apply_flags(args, on_cpu=True) is None
+    assert most_drafts(engine(args)) == 3
+    args = parsed("--routine-drafts", "0", speculative_config=dict(ngram))
+    assert apply_flags(args, on_cpu=True) is None
+    assert most_drafts(engine(args)) == 0
+
+
+@pytest.mark.parametrize(
+    ("vllm", "obstacle"),
+    [
+        ({"speculative_config": {"method": "eagle3", "model": "m"}}, "speculation by 'eagle3' can't be replaced"),
+        ({"speculative_config": {"model": "a-draft-model"}}, "speculation by 'a-draft-model' can't be replaced"),
+        ({"spec_method": "mtp"}, "speculation by 'mtp'"),
+        ({"spec_model": "a-draft-model"}, "speculation by 'a-draft-model'"),
+        ({"logits_processors": ["mine:Processor"]}, "logits processors of one's own"),
+        ({"async_scheduling": True}, "--async-scheduling"),
+        ({"runner": "pooling"}, "a pooling model decodes nothing"),
+    ],
+)
+def test_what_vllm_cannot_verify_is_refused_or_told(vllm: dict[str, Any], obstacle: str) -> None:
+    args = parsed(**vllm)
+    said = apply_flags(args, on_cpu=True)
+    assert said is not None
+    assert said.startswith("forced text is not drafted: ")
+    assert obstacle in said
+    assert args.speculative_config == vllm.get("speculative_config")
+    with pytest.raises(EngineError, match=obstacle):
+        apply_flags(parsed("--routine-drafts", "4", **vllm), on_cpu=True)
+    assert apply_flags(parsed("--routine-drafts", "0", **vllm), on_cpu=True) is None
+
+
+@pytest.mark.parametrize("number", ["-1", "129"])
+def test_numbers_out_of_bounds_are_refused(number: str) -> None:
+    with pytest.raises(EngineError, match=f"--routine-drafts: {number}: expected 0 to 128"):
+        apply_flags(parsed(f"--routine-drafts={number}"), on_cpu=True)
+
+
+def test_settings_travel_in_the_additional_configuration() -> None:
+    args = parsed("--routine-spelling", "any", additional_config={"other": 1})
+    apply_flags(args, on_cpu=True)
+    assert args.additional_config["other"] == 1
+    assert EngineSettings.of(engine(args)) == EngineSettings(DEFAULT_DRAFTS, Spelling.ANY)
+    with pytest.raises(EngineError, match="additional-config has 'routine_grammar'"):
+        apply_flags(parsed(additional_config={"routine_grammar": {}}), on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (3, "is 3: expected a mapping"),
+        ({"draft": 3}, "has 'draft': there are 'drafts', 'spelling'"),
+        ({"drafts": -1}, r"\['drafts'\] is -1"),
+        ({"spelling": "free"}, r"\['spelling'\] is 'free': expected 'canonical' or 'any'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(entry: Any, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        EngineSettings.of(SimpleNamespace(additional_config={"routine_grammar": entry}))
+
+
+def test_without_an_entry_settings_are_the_default() -> None:
+    assert EngineSettings.of(SimpleNamespace(additional_config={})) == EngineSettings()
+    assert EngineSettings.of(SimpleNamespace(additional_config=object())).spelling is Spelling.CANONICAL
