@@ -6,6 +6,7 @@ In: a tokenizer, or its tokens as bytes. Out: a `Vocabulary` with a trie over it
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,7 +112,8 @@ class Vocabulary:
             raise VocabularyError(
                 f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer: its tokens' bytes can't be read"
             )
-        decoder = json.dumps(json.loads(backend.to_str()).get("decoder"))
+        written = backend.to_str()
+        decoder = json.dumps(json.loads(written).get("decoder"))
         if '"ByteLevel"' in decoder:
             token_bytes = _byte_level_bytes
         elif '"ByteFallback"' in decoder:
@@ -126,7 +128,31 @@ class Vocabulary:
                 tokens[index] = token_bytes(text)
         if tokenizer.eos_token_id is None:
             raise VocabularyError("the tokenizer has no end-of-sequence token")
-        return cls(tokens, added, [tokenizer.eos_token_id], lambda text: backend.encode(text, add_special_tokens=False).ids)
+        return cls(tokens, added, [tokenizer.eos_token_id], _Encoder(written))
+
+
+class _Encoder:
+    """A tokenizer of its own, made when it is first needed: others' truncation and padding come and go with their calls."""
+
+    def __init__(self, written: str) -> None:
+        self._made: str | Any = written
+        self._making = threading.Lock()
+
+    def __call__(self, text: str) -> Sequence[int]:
+        if isinstance(self._made, str):
+            self._make()
+        tokens: Sequence[int] = self._made.encode(text, add_special_tokens=False).ids
+        return tokens
+
+    def _make(self) -> None:
+        from tokenizers import Tokenizer
+
+        with self._making:
+            if isinstance(self._made, str):
+                tokenizer = Tokenizer.from_str(self._made)
+                tokenizer.no_truncation()
+                tokenizer.no_padding()
+                self._made = tokenizer
 
 
 def byte_stand_ins() -> dict[int, str]:

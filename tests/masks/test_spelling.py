@@ -15,6 +15,7 @@ from benchmarks.vocabularies import Tokenization, demo_tokenization, largest_tok
 from benchmarks.workload import make_cases
 from routine_grammar import Vocabulary, compile_regex
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.demo.model import demo_model_path
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Marker, Sequence
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
@@ -125,6 +126,17 @@ def test_a_prefix_that_a_tokenizer_adds_is_not_spelled() -> None:
     adding = Vocabulary(plain.tokens, {}, plain.eos, lambda text: plain.encode(f" {text}"))  # type: ignore[misc]
     matcher = Matcher(rows_of(Grammar(Literal("name")), adding), canonical=True)
     assert spelled(plain, matcher.forced_tokens()) == ["name", "<|end|>"]
+
+
+def test_a_tokenizer_that_truncates_for_others_does_not_for_us() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(demo_model_path())
+    tokenizer("some text", truncation=True, max_length=2)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    tokenizer("some text", truncation=True, max_length=2)
+    matcher = Matcher(rows_of(Grammar(Literal('{"name": "get_order"}')), vocabulary))
+    assert len(matcher.forced_tokens()) > 4
 
 
 @settings(max_examples=60 * SCALE, deadline=None)
