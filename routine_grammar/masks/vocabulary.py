@@ -135,11 +135,12 @@ class _Encoder:
     """A tokenizer of its own, made when it is first needed: others' truncation and padding come and go with their calls."""
 
     def __init__(self, written: str) -> None:
-        self._made: str | Any = written
+        self._written = written
+        self._made: Any = None
         self._making = threading.Lock()
 
     def __call__(self, text: str) -> Sequence[int]:
-        if isinstance(self._made, str):
+        if self._made is None:
             self._make()
         tokens: Sequence[int] = self._made.encode(text, add_special_tokens=False).ids
         return tokens
@@ -148,11 +149,11 @@ class _Encoder:
         from tokenizers import Tokenizer
 
         with self._making:
-            if isinstance(self._made, str):
-                tokenizer = Tokenizer.from_str(self._made)
+            if self._made is None:
+                tokenizer = Tokenizer.from_str(self._written)
                 tokenizer.no_truncation()
                 tokenizer.no_padding()
-                self._made = tokenizer
+                self._made, self._written = tokenizer, ""
 
 
 def byte_stand_ins() -> dict[int, str]:
