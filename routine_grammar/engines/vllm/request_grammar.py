@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
@@ -28,6 +29,8 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._request: Any = None
         self._most_tokens: int | None = None
         self._failed = False
+        self._bitmask: torch.Tensor | None = None
+        self._packed: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
     def bind(self, request: Any, most_tokens: int) -> None:
         """Follow a request's budget: it may have `most_tokens` output tokens, what it says before the grammar included."""
@@ -68,7 +71,9 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
         """Write the allowed tokens into row `batch_index` of `bitmask` (int32 [rows, words], bit 1 = allowed)."""
-        row = bitmask[batch_index].numpy()
+        if bitmask is not self._bitmask:  # there is one a batch manager: its view is made once, and not for every row
+            self._bitmask, self._packed = bitmask, bitmask.numpy()
+        row = self._packed[batch_index]
         try:
             if self._most_tokens is not None and self._matcher.tokens == 0:
                 self._matcher.limit(self._most_tokens - len(self._request.output_token_ids))
