@@ -76,7 +76,10 @@ def read_yaml(text: str, file: str) -> Document:
         return _YamlReader(text, file).document()
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RoutineError(f"{file}{line}: invalid YAML: {error.problem}") from error
+        # The parser has a bound of its own, which is reached before ours where it reads ahead.
+        is_deep = "nesting depth" in str(error.problem)
+        problem = f"nested deeper than {MAX_DEPTH} levels" if is_deep else f"invalid YAML: {error.problem}"
+        raise RoutineError(f"{file}{line}: {problem}") from error
     except yaml.YAMLError as error:
         raise RoutineError(f"{file}: invalid YAML: {error}") from error
 
