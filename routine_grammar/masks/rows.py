@@ -184,7 +184,8 @@ class TokenRows:
         key = configuration_key, text_before(self.vocabulary, token)
         run = self._runs.get(key)
         if run is None:
-            run = self._run(configuration, key[1])
+            with self._shared.lock:
+                run = self._run(configuration, key[1])
             if run is _NO_RUN:
                 self._unforced.add(configuration_key)
             else:

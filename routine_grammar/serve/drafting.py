@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
-from routine_grammar.engines.vllm.drafts import BESIDE, DEFAULT_DRAFTS, MAX_DRAFTS, speculative_config
+from routine_grammar.engines.vllm.drafts import (
+    BESIDE,
+    DEFAULT_DRAFTS,
+    MAX_DRAFTS,
+    has_custom_processors,
+    speculative_config,
+)
 from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, Spelling
 from routine_grammar.errors import EngineError
 
@@ -34,6 +39,9 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
     Raises `EngineError` where drafts were asked for that can't be.
     """
     asked = args.routine_drafts
+    given = args.speculative_config or {}
+    if given.get("method") == "custom_class" and given == speculative_config(given.get("num_speculative_tokens", 0)):
+        args.speculative_config, asked = None, given["num_speculative_tokens"] if asked is None else asked
     if asked is not None and not 0 <= asked <= MAX_DRAFTS:
         raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")
     drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
@@ -44,6 +52,8 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
         drafts, said = 0, f"forced text is not drafted: {obstacle}"
     if drafts and _method(args) is None:
         args.speculative_config = speculative_config(drafts)
+    elif asked and drafts and (most := _speculated(args)) is not None and most < asked:
+        said = f"forced text is drafted by {most} tokens a pass, and not {asked}: as many as {_method(args)!r} speculates"
     settings = EngineSettings(drafts, Spelling(args.routine_spelling))
     if ENTRY in (args.additional_config or {}):
         raise EngineError(f"--additional-config has {ENTRY!r}, which --routine-drafts and --routine-spelling stand for")
@@ -54,7 +64,13 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
 def _method(args: Any) -> str | None:
     """The speculation that vLLM's own flags ask for, by name; a model of its own stands for a method."""
     given = args.speculative_config or {}
-    return args.spec_method or given.get("method") or args.spec_model or given.get("model")
+    named = args.spec_method or given.get("method") or args.spec_model or given.get("model")
+    return named or ("no method" if given or args.spec_tokens else None)
+
+
+def _speculated(args: Any) -> int | None:
+    """How many tokens vLLM's own flags ask for."""
+    return args.spec_tokens or (args.speculative_config or {}).get("num_speculative_tokens")
 
 
 def _obstacle(args: Any) -> str | None:
@@ -62,7 +78,7 @@ def _obstacle(args: Any) -> str | None:
     method = _method(args)
     if method is not None and method not in BESIDE:
         return f"the proposals of speculation by {method!r} can't be replaced; beside {' and '.join(BESIDE)} they can"
-    if args.logits_processors or entry_points(group="vllm.logits_processors"):
+    if args.logits_processors or has_custom_processors():
         return "vLLM does not apply logits processors of one's own to drafts"
     if args.async_scheduling:
         return "under --async-scheduling the tokens to verify are fixed before a grammar is asked"

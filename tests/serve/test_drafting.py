@@ -18,7 +18,15 @@ def parsed(*flags: str, **vllm: Any) -> Namespace:
     """The flags, beside what vLLM's own are by default or given."""
     parser = ArgumentParser()
     add_flags(parser)
-    names = ("speculative_config", "spec_method", "spec_model", "additional_config", "logits_processors", "async_scheduling")
+    names = (
+        "speculative_config",
+        "spec_method",
+        "spec_model",
+        "spec_tokens",
+        "additional_config",
+        "logits_processors",
+        "async_scheduling",
+    )
     return parser.parse_args(flags, Namespace(**{**dict.fromkeys(names), "runner": "auto", **vllm}))
 
 
@@ -56,9 +64,22 @@ def test_ours_and_a_users_own_speculation() -> None:
     assert most_drafts(engine(args)) == 0
 
 
+def test_less_speculation_than_drafts_asked_for_is_told() -> None:
+    args = parsed("--routine-drafts", "16", speculative_config={"method": "ngram", "num_speculative_tokens": 5})
+    assert "by 5 tokens a pass, and not 16" in str(apply_flags(args, on_cpu=True))
+
+
+def test_our_own_speculative_configuration_is_taken_as_ours() -> None:
+    args = parsed(speculative_config=speculative_config(5))
+    assert apply_flags(args, on_cpu=False) is None
+    assert (args.speculative_config, most_drafts(engine(args))) == (speculative_config(5), 5)
+
+
 @pytest.mark.parametrize(
     ("vllm", "obstacle"),
     [
+        ({"speculative_config": {"num_speculative_tokens": 3}}, "'no method'"),
+        ({"spec_tokens": 3}, "'no method'"),
         ({"speculative_config": {"method": "eagle3", "model": "m"}}, "speculation by 'eagle3' can't be replaced"),
         ({"speculative_config": {"model": "a-draft-model"}}, "speculation by 'a-draft-model' can't be replaced"),
         ({"spec_method": "mtp"}, "speculation by 'mtp'"),

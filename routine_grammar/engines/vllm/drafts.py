@@ -6,6 +6,7 @@ the grammars are. Imported by every process of vLLM's, and by launchers before i
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from routine_grammar.engines.vllm.settings import EngineSettings
@@ -48,23 +49,29 @@ def is_ours(config: Any) -> bool:
     return config is not None and config.method == "custom_class" and config.model == _PROPOSER
 
 
+def has_custom_processors() -> bool:
+    """Whether logits processors of others are installed, which vLLM loads by entry point and does not apply to drafts."""
+    return bool(entry_points(group="vllm.logits_processors"))
+
+
 def most_drafts(vllm_config: Any) -> int:
     """How many forced tokens an engine takes as drafts of a request in a pass; 0 where it takes none.
 
-    Asynchronous scheduling has fixed which tokens a pass verifies before their grammar is asked.
+    Asynchronous scheduling has fixed which tokens a pass verifies before their grammar is asked. Raises `EngineError` for
+    settings of ours that can't be.
     """
+    allowed = EngineSettings.of(vllm_config).drafts
     config = vllm_config.speculative_config
     if config is None or vllm_config.scheduler_config.async_scheduling:
         return 0
     if not is_ours(config) and config.method not in BESIDE:
         return 0
     most: int = config.num_speculative_tokens
-    allowed = EngineSettings.of(vllm_config).drafts
     return most if allowed is None else min(most, allowed)
 
 
-def drafts_of(manager: Any, request: Any) -> list[int]:
-    """The forced tokens that a request may be asked to verify in its next pass.
+def drafts_of(manager: Any, request: Any, most: int) -> list[int]:
+    """At most that many forced tokens, which a request may be asked to verify in its next pass.
 
     `manager` is vLLM's `StructuredOutputManager`. Nothing for a request that is not under a grammar of ours by now, or whose
     sampling parameters vLLM does not apply to drafts.
@@ -74,9 +81,23 @@ def drafts_of(manager: Any, request: Any) -> list[int]:
     if forced is None or manager._get_constraint_bounds(request, ()).constraint_start > 0:
         return []
     params = request.sampling_params
-    most = most_drafts(manager.vllm_config)
     most = min(most, request.max_tokens - request.num_output_tokens - 1, (params.extra_args or {}).get(REQUEST_OPTION, most))
     if most <= 0 or params.min_p or params.logit_bias:
         return []
     tokens: list[int] = forced(most)
     return tokens
+
+
+def bars_drafts(request: Any) -> bool:
+    """Whether vLLM can't sample for a request in a pass in which anybody has drafts.
+
+    Its rejection sampler ends the engine over `logprob_token_ids`, and has no place for a `thinking_token_budget` of a
+    request without drafts.
+    """
+    params = request.sampling_params
+    return params is not None and (bool(params.logprob_token_ids) or params.thinking_token_budget is not None)
+
+
+def room_for_drafts(running: int, tokens: int) -> int:
+    """How many drafts each of the running requests may have in a pass of that many tokens: half of them is others'."""
+    return tokens // (2 * running)

@@ -1,4 +1,4 @@
-"""Every private name of vLLM that this package replaces: why, with what guard, and when the patch can go.
+"""The private names of vLLM that this package replaces: why, with what guard, and when the patch can go.
 
 Each patch checks the signature it relies on and raises `EngineError` where vLLM's differs: no start is better than a
 constraint that is silently not there. Applied once a process.
@@ -7,21 +7,20 @@ constraint that is silently not there. Applied once a process.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
 from routine_grammar.engines.vllm.checking import check_off_loop
-from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, drafts_of, is_ours, most_drafts
+from routine_grammar.engines.vllm.draft_patches import apply_draft_patches
+from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, is_ours
+from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
 from routine_grammar.errors import EngineError, RoutineGrammarError
 from routine_grammar.grammar.payload import is_payload
 
-_MARK = "__routine_grammar__"
 _BACKENDS = (
     ("vllm.v1.structured_output", "XgrammarBackend"),
     ("vllm.v1.structured_output", "GuidanceBackend"),
@@ -41,9 +40,7 @@ def apply_patches() -> None:
     patch_discarded_samples()
     patch_startup_interrupt()
     patch_guard()
-    patch_drafts()
-    patch_processors_beside_drafts()
-    patch_expand()
+    apply_draft_patches()
 
 
 def patch_backends() -> None:
@@ -59,10 +56,10 @@ def patch_backends() -> None:
         inner = getattr(module, name, None)
         if inner is None:
             raise EngineError(f"{module_name} has no {name}: this vLLM is not supported")
-        if not hasattr(inner, _MARK):
-            _expect(inner.compile_grammar, ("self", "request_type", "grammar_spec", "stop_token_ids"))
+        if not hasattr(inner, MARK):
+            expect_parameters(inner.compile_grammar, ("self", "request_type", "grammar_spec", "stop_token_ids"))
             backend = multiplexer(inner)
-            setattr(backend, _MARK, True)
+            setattr(backend, MARK, True)
             setattr(module, name, backend)
 
 
@@ -78,12 +75,14 @@ def patch_budget() -> None:
             grammar = original(self, request)
             if is_payload(request.sampling_params.structured_outputs.grammar):
                 room = self.vllm_config.model_config.max_model_len - request.num_prompt_tokens
-                grammar.bind(request, min(request.max_tokens, room))
+                config = self.vllm_config.speculative_config
+                ahead = config.num_speculative_tokens if self.reasoner_cls and config and not is_ours(config) else 0
+                grammar.bind(request, min(request.max_tokens, room), ahead)
             return grammar
 
         return _create_grammar
 
-    _replace(StructuredOutputManager, "_create_grammar", ("self", "request"), replacement)
+    replace_method(StructuredOutputManager, "_create_grammar", ("self", "request"), replacement)
 
 
 def patch_validation() -> None:
@@ -109,7 +108,7 @@ def patch_validation() -> None:
         return _validate_structured_outputs
 
     parameters = ("self", "model_config", "structured_outputs_config", "tokenizer")
-    _replace(SamplingParams, "_validate_structured_outputs", parameters, replacement)
+    replace_method(SamplingParams, "_validate_structured_outputs", parameters, replacement)
 
 
 def patch_early_check() -> None:
@@ -125,14 +124,15 @@ def patch_early_check() -> None:
             params = getattr(request, "structured_outputs", None)
             if params is not None and is_payload(params.grammar):
                 _check_beside(request)
+                _check_option(getattr(request, "vllm_xargs", None))
                 most = getattr(request, "max_completion_tokens", None) or request.max_tokens
                 await check_off_loop(self.renderer.tokenizer, params.grammar, most)
             return await original(self, request, *args, **kwargs)
 
         return create
 
-    _replace(OpenAIServingChat, "create_chat_completion", ("self", "request"), replacement)
-    _replace(OpenAIServingCompletion, "create_completion", ("self", "request"), replacement)
+    replace_method(OpenAIServingChat, "create_chat_completion", ("self", "request"), replacement)
+    replace_method(OpenAIServingCompletion, "create_completion", ("self", "request"), replacement)
 
 
 def patch_room() -> None:
@@ -156,7 +156,7 @@ def patch_room() -> None:
 
         return process_inputs
 
-    _replace(InputProcessor, "process_inputs", ("self", "request_id", "prompt", "params"), replacement)
+    replace_method(InputProcessor, "process_inputs", ("self", "request_id", "prompt", "params"), replacement)
 
 
 def patch_kernel_scan() -> None:
@@ -170,7 +170,7 @@ def patch_kernel_scan() -> None:
     except ImportError:
         return  # before vLLM 0.32
     original = getattr(dispatcher, "_rebind_kernels", None)
-    if original is None or hasattr(original, _MARK):
+    if original is None or hasattr(original, MARK):
         return
 
     @functools.wraps(original)
@@ -183,7 +183,7 @@ def patch_kernel_scan() -> None:
         finally:
             sys.modules.update(hidden)
 
-    setattr(_rebind_kernels, _MARK, True)
+    setattr(_rebind_kernels, MARK, True)
     setattr(dispatcher, "_rebind_kernels", _rebind_kernels)  # noqa: B010 -- the module type has no such name
 
 
@@ -210,7 +210,7 @@ def patch_discarded_samples() -> None:
 
         return sample_tokens
 
-    _replace(CPUModelRunner, "sample_tokens", ("self", "grammar_output"), replacement)
+    replace_method(CPUModelRunner, "sample_tokens", ("self", "grammar_output"), replacement)
 
 
 def patch_startup_interrupt() -> None:
@@ -222,7 +222,7 @@ def patch_startup_interrupt() -> None:
     from vllm.v1.engine import utils
 
     original = getattr(utils, "zmq_socket_ctx", None)
-    if original is None or hasattr(original, _MARK):
+    if original is None or hasattr(original, MARK):
         return
 
     @functools.wraps(original)
@@ -237,7 +237,7 @@ def patch_startup_interrupt() -> None:
         if interrupt:
             raise interrupt
 
-    setattr(zmq_socket_ctx, _MARK, True)
+    setattr(zmq_socket_ctx, MARK, True)
     setattr(utils, "zmq_socket_ctx", zmq_socket_ctx)  # noqa: B010 -- the module type has no such name
 
 
@@ -263,113 +263,7 @@ def patch_guard() -> None:
         return to_sampling_params
 
     for owner in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
-        _replace(owner, "to_sampling_params", ("self",), replacement)
-
-
-def patch_drafts() -> None:
-    """Put forced tokens in place of what a proposer proposes, where a grammar of ours forces some.
-
-    Why: proposers run in the workers, and grammars in the engine core; this is where it looks at proposals. Goes when
-    grammars may propose.
-    """
-    from vllm.v1.structured_output import StructuredOutputManager
-
-    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
-        def validate_tokens(self: Any, request: Any, spec_tokens: list[int]) -> Any:
-            if most_drafts(self.vllm_config):
-                if drafts := drafts_of(self, request):
-                    return drafts
-                if is_ours(self.vllm_config.speculative_config):
-                    return []  # near the model's length vLLM fills up with zeros what a proposer did not propose
-            return original(self, request, spec_tokens)
-
-        return validate_tokens
-
-    _replace(StructuredOutputManager, "validate_tokens", ("self", "request", "spec_tokens"), replacement)
-
-
-def patch_processors_beside_drafts() -> None:
-    """Keep `min_p` and `logit_bias` for requests beside drafts: those that use them have no drafts (`drafts_of`).
-
-    Why: under speculation vLLM drops the processors of both and refuses requests with them, since it does not apply them to
-    drafts. Goes when it does.
-    """
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.worker import gpu_model_runner
-
-    def validation(original: Callable[..., Any]) -> Callable[..., Any]:
-        def _validate_spec_decode(self: Any, speculative_config: Any) -> Any:
-            return None if is_ours(speculative_config) else original(self, speculative_config)
-
-        return _validate_spec_decode
-
-    _replace(SamplingParams, "_validate_spec_decode", ("self", "speculative_config"), validation)
-    original = gpu_model_runner.build_logitsprocs
-    if hasattr(original, _MARK):
-        return
-    parameters = ("vllm_config", "device", "is_pin_memory", "is_pooling_model", "custom_logitsprocs")
-    _expect(original, parameters)
-
-    @functools.wraps(original)
-    def build_logitsprocs(
-        vllm_config: Any, device: Any, is_pin_memory: Any, is_pooling_model: Any, custom_logitsprocs: Any = ()
-    ) -> Any:
-        if is_ours(vllm_config.speculative_config) and not custom_logitsprocs:
-            vllm_config = copy.copy(vllm_config)
-            vllm_config.speculative_config = None
-        return original(vllm_config, device, is_pin_memory, is_pooling_model, custom_logitsprocs)
-
-    setattr(build_logitsprocs, _MARK, True)
-    gpu_model_runner.build_logitsprocs = build_logitsprocs
-
-
-def patch_expand() -> None:
-    """Expand temperatures and the like to the rows of drafts, on the CPU, where vLLM's own kernel is found not to.
-
-    Why: vLLM 0.32 converts what is not int64 into a copy, writes the result into that and drops it, so that drafts are judged
-    by uninitialised temperatures. A probe at the first use tells; goes when no supported vLLM fails it.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return
-    from vllm.utils import cpu_triton_utils
-
-    original = getattr(cpu_triton_utils, "_expand_kernel_impl", None)
-    if original is None:
-        raise EngineError("vllm.utils.cpu_triton_utils has no _expand_kernel_impl: this vLLM is not supported")
-    if hasattr(original, _MARK):
-        return
-    _expect(original, ("output", "input_val", "cu_num_tokens", "replace_from", "replace_to"))
-    kernel = functools.cache(lambda: original if expands_floats(original) else expand)
-
-    @functools.wraps(original)
-    def _expand_kernel_impl(*args: Any, **kwargs: Any) -> None:
-        kernel()(*args, **kwargs)
-
-    setattr(_expand_kernel_impl, _MARK, True)
-    cpu_triton_utils._expand_kernel_impl = _expand_kernel_impl
-
-
-def expands_floats(kernel: Callable[..., Any]) -> bool:
-    """Whether an implementation of vLLM's expand kernel writes floats to where it is told."""
-    import torch
-
-    output = torch.full((3,), torch.nan)
-    kernel(output, torch.tensor([0.0, 0.5]), torch.tensor([1, 3], dtype=torch.int32), 0, 1)
-    return output.tolist() == [1.0, 0.5, 0.5]
-
-
-def expand(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, replace_to: Any, *_: Any, **__: Any) -> None:
-    """Write each value of `input_val` [requests], `replace_from` as `replace_to`, once for each of its tokens.
-
-    `output` [tokens]; `cu_num_tokens` [requests] are the ends of the requests' tokens. Source: vLLM's `expand_kernel`.
-    """
-    import torch
-
-    counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
-    values = torch.where(input_val == replace_from, torch.full_like(input_val, replace_to), input_val)
-    output.copy_(torch.repeat_interleave(values, counts.to(torch.int64)))
+        replace_method(owner, "to_sampling_params", ("self",), replacement)
 
 
 def _check(params: Any, tokenizer: Any) -> None:
@@ -377,9 +271,7 @@ def _check(params: Any, tokenizer: Any) -> None:
     for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids", "stop", "repetition_detection"):
         if getattr(params, name, None):
             _refuse(f"can't be kept beside `{name}`", name)
-    drafts = (params.extra_args or {}).get(REQUEST_OPTION, 0)
-    if not isinstance(drafts, int) or drafts < 0:
-        _refuse(f"`{REQUEST_OPTION}` in `vllm_xargs` is {drafts!r:.80}; expected a number of drafts, from 0 on", "vllm_xargs")
+    _check_option(params.extra_args)
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
 
     try:
@@ -402,6 +294,13 @@ def _check_beside(request: Any) -> None:
         _refuse("can't be kept beside tools that are `strict`", "tools")
 
 
+def _check_option(options: Mapping[str, Any] | None) -> None:
+    """Refuse a number of drafts that is none."""
+    drafts = (options or {}).get(REQUEST_OPTION, 0)
+    if not isinstance(drafts, int) or drafts < 0:
+        _refuse(f"`{REQUEST_OPTION}` in `vllm_xargs` is {drafts!r:.80}; expected a number of drafts, from 0 on", "vllm_xargs")
+
+
 def _check_fits(tokenizer: Any, payload: str, budget: int, room: int) -> None:
     """Refuse a budget of tokens that holds no text of a grammar."""
     from routine_grammar.engines.vllm.grammars import CompiledGrammars
@@ -416,27 +315,3 @@ def _refuse(message: str, parameter: str = "structured_outputs.grammar") -> None
     from vllm.exceptions import VLLMValidationError
 
     raise VLLMValidationError(f"the routine_grammar grammar: {message}", parameter=parameter)
-
-
-def _replace(
-    owner: type, name: str, parameters: Sequence[str], replacement: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> None:
-    """Replace a method once, if its first parameters are these."""
-    original = getattr(owner, name, None)
-    if original is None:
-        raise EngineError(f"{owner.__module__}.{owner.__name__} has no {name}: this vLLM is not supported")
-    if hasattr(original, _MARK):
-        return
-    _expect(original, parameters)
-    patched = functools.wraps(original)(replacement(original))
-    setattr(patched, _MARK, True)
-    setattr(owner, name, patched)
-
-
-def _expect(function: Callable[..., Any], parameters: Sequence[str]) -> None:
-    found = tuple(inspect.signature(function).parameters)[: len(parameters)]
-    if found != tuple(parameters):
-        raise EngineError(
-            f"{function.__module__}.{function.__qualname__} takes {', '.join(found)}; expected {', '.join(parameters)}: "
-            "this vLLM is not supported"
-        )

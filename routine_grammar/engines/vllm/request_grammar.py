@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
-from routine_grammar.errors import RoutineGrammarError
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows
 
@@ -28,19 +27,24 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._matcher = Matcher(rows, eos=self._eos, canonical=canonical)
         self._request: Any = None
         self._most_tokens: int | None = None
+        self._ahead = 0
+        self._before = -1  # tokens that the request said before the grammar
         self._failed = False
         self._bitmask: torch.Tensor | None = None
         self._packed: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
-    def bind(self, request: Any, most_tokens: int) -> None:
-        """Follow a request's budget: it may have `most_tokens` output tokens, what it says before the grammar included."""
-        self._request, self._most_tokens = request, most_tokens
+    def bind(self, request: Any, most_tokens: int, ahead: int = 0) -> None:
+        """Follow a request's budget: it may have `most_tokens` output tokens, what it says before the grammar included.
+
+        `ahead`: so many of those before the grammar may be drafts that the request does not count yet as masks are asked for.
+        """
+        self._request, self._most_tokens, self._ahead = request, most_tokens, ahead
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
         """Advance by tokens; False where one is not allowed, which ends the request with an error."""
         try:
             return not self._failed and all(self._matcher.advance(token) for token in tokens)
-        except RoutineGrammarError:
+        except Exception:
             _LOG.exception("request %s: the grammar failed", request_id)
             return False
 
@@ -52,7 +56,7 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
                 if not self._matcher.advance(token):
                     break
                 accepted += 1
-        except RoutineGrammarError:
+        except Exception:
             _LOG.exception("the grammar failed on a draft")
         self._matcher.rollback(accepted)
         return tokens[:accepted]
@@ -61,7 +65,7 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """At most so many tokens of the text that has to come next, to be drafted."""
         try:
             return self._matcher.forced_tokens(most)
-        except RoutineGrammarError:
+        except Exception:
             _LOG.exception("the grammar failed as its forced text was asked for: it is not drafted")
             return []
 
@@ -75,15 +79,27 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
             self._bitmask, self._packed = bitmask, bitmask.numpy()
         row = self._packed[batch_index]
         try:
-            if self._most_tokens is not None and self._matcher.tokens == 0:
-                self._matcher.limit(self._most_tokens - len(self._request.output_token_ids))
+            self._keep_budget()
             self._matcher.fill(row)
-        except RoutineGrammarError:
+        except Exception:
             _LOG.exception("the grammar failed: its request ends with an error")
             self._failed = True
             row[:] = 0
             for token in self._eos:
                 row[token >> 5] |= np.array(1 << (token & 31), np.uint32).view(np.int32)
+
+    def _keep_budget(self) -> None:
+        """Tell the matcher how many tokens are left to it, once it is known what the request said before the grammar.
+
+        Counted while drafts are under way that is too few, and never too many: so the most that was counted is it.
+        """
+        if self._most_tokens is None:
+            return
+        taken = self._matcher.tokens
+        before = len(self._request.output_token_ids) - taken
+        if before > self._before:
+            self._before = before
+            self._matcher.limit(self._most_tokens - before - (self._ahead if taken == 0 else 0))
 
     def is_terminated(self) -> bool:
         """Whether an end-of-text token was accepted."""

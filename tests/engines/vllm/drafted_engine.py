@@ -110,8 +110,11 @@ def sampled(count: int) -> Any:
         for place, (name, arguments) in enumerate({"drafted": DRAFTED, "undrafted": UNDRAFTED}.items()):
             each = 50  # samples of a request: vLLM seeds them one after the other
             seeds = range(place * count, (place + 1) * count, each)
-            options: dict[str, Any] = {"temperature": 0.7, "top_p": 0.98, "n": each, "max_tokens": 60, "extra_args": arguments}
-            params = [SMALL.sampling_params(seed=seed, **options) for seed in seeds]
+            options: dict[str, Any] = {"n": each, "max_tokens": 60, "extra_args": arguments}
+            kinds = ({"temperature": 0.7, "top_p": 0.98}, {"temperature": 1.3, "top_k": 40}, {"temperature": 1.0})
+            params = [
+                SMALL.sampling_params(seed=seed, **options, **kinds[number % len(kinds)]) for number, seed in enumerate(seeds)
+            ]
             before = {what: counted(llm, f"vllm:spec_decode_num_{what}_tokens") for what in ("draft", "accepted")}
             outputs = llm.generate(prompts(1) * len(params), params, use_tqdm=False)
             texts = Counter(sample.text for output in outputs for sample in output.outputs)
@@ -134,6 +137,9 @@ def beside(count: int) -> Any:
     likeliest = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
     held = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200) for n, turn in enumerate(turns() * count)]
     outputs = drafting.generate(prompts(1) * (3 + len(held)), [biased, narrow, likeliest, *held], use_tqdm=False)
+    asking = SamplingParams(temperature=0.0, max_tokens=6, logprobs=1, logprob_token_ids=[wanted], ignore_eos=True)
+    likely = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200, logprobs=2) for n, turn in enumerate(turns())]
+    asked, *rest = drafting.generate(prompts(1) * (1 + len(likely)), [asking, *likely], use_tqdm=False)
     accepted = counted(drafting, "vllm:spec_decode_num_accepted_tokens")
     before = counted(drafting, "vllm:spec_decode_num_draft_tokens")
     few = turns()[0]
@@ -146,6 +152,8 @@ def beside(count: int) -> Any:
         "accepted": accepted,
         "drafted by those that are not": counted(drafting, "vllm:spec_decode_num_draft_tokens") - before,
         "whole": [few.accepts(call.outputs[0].text) for call in calls],
+        "asked for": [wanted in step for step in asked.outputs[0].logprobs],
+        "beside it": [turn.accepts(output.outputs[0].text) for turn, output in zip(turns(), rest, strict=True)],
     }
 
 

@@ -15,6 +15,7 @@ from routine_grammar import compile_routine
 from routine_grammar.api import Turn
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.demo.model import demo_model_path
+from routine_grammar.engines.vllm.drafts import speculative_config
 from routine_grammar.engines.vllm.environment import prepare
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def engine(**options: Any) -> LLM:
     return LLM(model, **given)
 
 
-def run(llm: LLM, count: int, length: int = 8, **options: Any) -> list[dict[str, Any]]:
-    """Decode that many turns at once behind a prompt of that length; tell of each whether it is whole."""
-    prompt = [30 + number % 60 for number in range(length)]  # tokens of ASCII characters
+def run(llm: LLM, count: int, length: int = 8, last: int = 30, **options: Any) -> list[dict[str, Any]]:
+    """Decode that many turns at once behind a prompt of that length and its last token; tell of each whether it is whole."""
+    prompt = [*(30 + number % 60 for number in range(length - 1)), last]  # tokens of ASCII characters
     listed = turns()
     jobs = [listed[number % len(listed)] for number in range(count)]
     lora = options.pop("lora_request", None)
@@ -86,11 +87,19 @@ def crowded(_: Path) -> Any:
 
 
 def reasoned(_: Path) -> Any:
-    """The constraint begins where reasoning ends, and not before."""
-    llm = engine(structured_outputs_config={"reasoning_parser": "qwen3"})
+    """The constraint begins where reasoning ends, and not before; drafts too, which requests with a bias don't have."""
+    llm = engine(
+        structured_outputs_config={"reasoning_parser": "qwen3"},
+        speculative_config=speculative_config(8),
+        disable_log_stats=False,
+    )
     tokenizer = llm.get_tokenizer()
     (end,) = tokenizer.encode(THINK_END, add_special_tokens=False)
-    return {"samples": run(llm, 6, max_tokens=400, logit_bias={end: 4.0})}
+    samples = run(llm, 6, max_tokens=400, logit_bias={end: 4.0})
+    undrafted = counted(llm, "vllm:spec_decode_num_draft_tokens")
+    thought = run(llm, 6, last=end, max_tokens=400)
+    accepted = counted(llm, "vllm:spec_decode_num_accepted_tokens")
+    return {"samples": [*samples, *thought], "thinking": samples, "undrafted": undrafted, "accepted": accepted}
 
 
 def adapted(folder: Path) -> Any:

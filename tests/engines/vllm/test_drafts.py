@@ -8,14 +8,20 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.engines.vllm import drafts
 from routine_grammar.errors import EngineError
+from routine_grammar.grammar.tree import Grammar as Tree
+from routine_grammar.grammar.tree import Leaf
+from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from tests.scale import SCALE
+from tests.vocabularies import byte_vocabulary
 
 pytestmark = pytest.mark.engine
 
@@ -110,6 +116,71 @@ def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
     assert found["narrow"] == found["likeliest"]
     assert found["accepted"] > 50
     assert (found["drafted by those that are not"], found["whole"]) == (0, [True, True])
+    assert found["asked for"] == [True] * 6
+    assert all(found["beside it"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_end_of_thinking_is_forced_upon_its_own_request() -> None:
+    """In an engine that speculates, in passes without drafts; vLLM alone forces it upon the first request."""
+    from vllm.v1.sample.logits_processor.interface import BatchUpdate
+    from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
+
+    from routine_grammar.engines.vllm.plugin import register
+
+    register()
+    start, end, other = 5, 6, 7
+    said = []
+    for drafts_of_engine in (0, 16):
+        config = SimpleNamespace(reasoning_start_token_ids=[start], reasoning_end_token_ids=[end])
+        holder = ThinkingBudgetStateHolder(config, 4, drafts_of_engine, torch.device("cpu"), False)
+        outputs: list[list[int]] = [[], [], []]
+        budgets = [SimpleNamespace(thinking_token_budget=budget) for budget in (None, None, 3)]
+        added = [(row, params, [1, start], outputs[row]) for row, params in enumerate(budgets)]
+        holder.sync_batch(BatchUpdate(batch_size=3, removed=[], moved=[], added=added))
+        for _ in range(8):
+            logits = torch.zeros(3, 12)
+            logits[:, other] = 1
+            holder.update_state(outputs, [[], [], []], repeat_indices=None)
+            for output, token in zip(outputs, holder.apply_to_logits(logits, False, [[], [], []]).argmax(-1), strict=True):
+                output.append(int(token))
+        said.append(outputs)
+    assert said[0] == said[1]
+    assert [end in output for output in said[1]] == [False, False, True]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_budget_is_counted_from_where_the_grammar_begins() -> None:
+    """A pass may verify another's drafts over the end of reasoning: masks are asked for before the request counts them."""
+    from routine_grammar.engines.vllm.request_grammar import RoutineGrammar
+
+    vocabulary = byte_vocabulary()
+    rows = TokenRows(Automaton(Tree(Leaf("LETTERS", "[a-z]*!"))), VocabularyRows.shared(vocabulary))
+    for drafted in range(4):
+        request = SimpleNamespace(output_token_ids=[1] * 5)
+        grammar = RoutineGrammar(rows, vocabulary.eos)
+        grammar.bind(request, 20, ahead=3)
+        masks = torch.zeros((1, vocabulary.words), dtype=torch.int32)
+        grammar.fill_bitmask(masks, 0)  # behind `drafted` tokens that are not counted yet
+        request.output_token_ids += [1] * drafted
+        while len(request.output_token_ids) < 20 and not grammar.is_terminated():
+            token = talkative(masks[0])
+            assert grammar.accept_tokens("r", [token])
+            request.output_token_ids.append(token)
+            if not grammar.is_terminated():
+                grammar.fill_bitmask(masks, 0)
+        assert grammar.is_terminated() or ord("!") in request.output_token_ids, drafted
+
+
+def talkative(mask: torch.Tensor) -> int:
+    """An allowed letter, where there is one."""
+    words = mask.tolist()
+    allowed = [token for token in range(257) if words[token >> 5] >> (token & 31) & 1]
+    return next((token for token in allowed if token in range(ord("a"), ord("z") + 1)), allowed[0])
+
+
+def test_others_have_half_of_a_pass() -> None:
+    assert [drafts.room_for_drafts(running, 2048) for running in (1, 32, 128)] == [1024, 32, 8]
 
 
 def test_forced_text_is_drafted_beside_speculation_over_the_prompt() -> None:
@@ -128,7 +199,7 @@ def test_a_number_of_drafts_has_bounds() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_an_expand_kernel_does_to_floats_is_probed() -> None:
-    from routine_grammar.engines.vllm.patches import expand, expands_floats
+    from routine_grammar.engines.vllm.draft_patches import expand, expands_floats
 
     assert expands_floats(expand)
     assert not expands_floats(lambda output, *_: output.to(torch.int64).zero_())

@@ -33,9 +33,10 @@ def test_requests_are_put_off_chunked_and_cached(tmp_path: Path) -> None:
 
 
 def test_the_constraint_begins_where_reasoning_ends(tmp_path: Path) -> None:
-    samples = went("reasoned", tmp_path)["samples"]
-    assert all("</think>" in sample["text"] for sample in samples)
-    assert any(not sample["text"].startswith("</think>") for sample in samples)
+    found = went("reasoned", tmp_path)
+    assert all("</think>" in sample["text"] for sample in found["thinking"])
+    assert any(not sample["text"].startswith("</think>") for sample in found["thinking"])
+    assert (found["undrafted"], found["accepted"] > 60) == (0, True)
 
 
 def test_samples_with_log_probabilities_without_and_under_a_lora_adapter(tmp_path: Path) -> None:

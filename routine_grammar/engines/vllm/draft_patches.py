@@ -1,0 +1,222 @@
+"""The private names of vLLM that drafts need replaced: why, with what guard, and when the patch can go (see patches.py)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from routine_grammar.engines.vllm.drafts import (
+    bars_drafts,
+    drafts_of,
+    has_custom_processors,
+    is_ours,
+    most_drafts,
+    room_for_drafts,
+)
+from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
+from routine_grammar.errors import EngineError
+
+
+def apply_draft_patches() -> None:
+    """Apply all of them; a second call changes nothing. Raises `EngineError` where vLLM is not as expected."""
+    patch_drafts()
+    patch_scheduling()
+    patch_sampling()
+    patch_thinking_budget()
+    patch_processors_beside_drafts()
+    patch_expand()
+
+
+def patch_drafts() -> None:
+    """Put forced tokens in place of what a proposer proposes, where a grammar of ours forces some.
+
+    Why: proposers run in the workers, and grammars in the engine core; this is where it looks at proposals. Goes when
+    grammars may propose.
+    """
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    def initialisation(original: Callable[..., Any]) -> Callable[..., Any]:
+        def __init__(self: Any, vllm_config: Any) -> None:
+            self.routine_drafts = most_drafts(vllm_config)  # settings that can't be end the start, and not a request
+            original(self, vllm_config)
+
+        return __init__
+
+    def proposals(original: Callable[..., Any]) -> Callable[..., Any]:
+        def validate_tokens(self: Any, request: Any, spec_tokens: list[int]) -> Any:
+            if self.routine_drafts and (drafts := drafts_of(self, request, self.routine_drafts)):
+                return drafts
+            if is_ours(self.vllm_config.speculative_config):
+                return []  # near the model's length vLLM fills up with zeros what a proposer did not propose
+            return original(self, request, spec_tokens)
+
+        return validate_tokens
+
+    replace_method(StructuredOutputManager, "__init__", ("self", "vllm_config"), initialisation)
+    replace_method(StructuredOutputManager, "validate_tokens", ("self", "request", "spec_tokens"), proposals)
+
+
+def patch_scheduling() -> None:
+    """Leave drafts out of a pass where others would pay for them.
+
+    Why: drafts take the pass's tokens before requests that wait, and beside some requests vLLM can't verify any
+    (`bars_drafts`). Goes when vLLM schedules drafts last and its rejection sampler takes every request.
+    """
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    def arrival(original: Callable[..., Any]) -> Callable[..., Any]:
+        def add_request(self: Any, request: Any) -> Any:
+            if bars_drafts(request):
+                self.__dict__.setdefault("routine_barring", set()).add(request.request_id)
+            return original(self, request)
+
+        return add_request
+
+    def scheduling(original: Callable[..., Any]) -> Callable[..., Any]:
+        def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.running and is_ours(self.vllm_config.speculative_config):
+                barring = self.__dict__.get("routine_barring")
+                if barring:
+                    barring.intersection_update(self.requests)
+                room = 0 if barring else room_for_drafts(len(self.running), self.max_num_scheduled_tokens)
+                if room < self.vllm_config.speculative_config.num_speculative_tokens:
+                    for request in self.running:
+                        request.spec_token_ids = request.spec_token_ids[:room]
+            return original(self, *args, **kwargs)
+
+        return schedule
+
+    replace_method(Scheduler, "add_request", ("self", "request"), arrival)
+    replace_method(Scheduler, "schedule", ("self",), scheduling)
+
+
+def patch_sampling() -> None:
+    """Sample a pass without drafts as an engine without speculation does.
+
+    Why: where speculation is configured, vLLM has every pass go through its rejection sampler, which costs random numbers for
+    the whole batch and vocabulary, and on the CPU ends the engine over a `top_k` where there is no draft. Goes when vLLM goes
+    by what a pass verifies.
+    """
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _sample(self: Any, logits: Any, spec_decode_metadata: Any) -> Any:
+            if is_ours(self.speculative_config) and not any(getattr(spec_decode_metadata, "num_draft_tokens", ())):
+                spec_decode_metadata = None
+            return original(self, logits, spec_decode_metadata)
+
+        return _sample
+
+    replace_method(GPUModelRunner, "_sample", ("self", "logits", "spec_decode_metadata"), replacement)
+
+
+def patch_thinking_budget() -> None:
+    """Count one row for each request of a pass without drafts, where an engine that speculates forces thinking to its end.
+
+    Why: vLLM counts the drafts of each request there, none of them, and forces the end upon the first request of the batch
+    instead. Goes when vLLM counts rows.
+    """
+    from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply_to_logits(self: Any, logits: Any, predict_bonus_token: bool, spec_token_ids: Any) -> Any:
+            speculates = self.in_spec_mode
+            self.in_spec_mode = speculates and (predict_bonus_token or any(spec_token_ids or ()))
+            try:
+                return original(self, logits, predict_bonus_token, spec_token_ids)
+            finally:
+                self.in_spec_mode = speculates
+
+        return apply_to_logits
+
+    parameters = ("self", "logits", "predict_bonus_token", "spec_token_ids")
+    replace_method(ThinkingBudgetStateHolder, "apply_to_logits", parameters, replacement)
+
+
+def patch_processors_beside_drafts() -> None:
+    """Keep `min_p` and `logit_bias` for requests beside drafts: those that use them have no drafts (`drafts_of`).
+
+    Why: under speculation vLLM drops the processors of both and refuses requests with them, since it does not apply them to
+    drafts. Goes when it does. Where others' processors are installed, all is left as vLLM has it.
+    """
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.worker import gpu_model_runner
+
+    if has_custom_processors():
+        return
+
+    def validation(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _validate_spec_decode(self: Any, speculative_config: Any) -> Any:
+            return None if is_ours(speculative_config) else original(self, speculative_config)
+
+        return _validate_spec_decode
+
+    replace_method(SamplingParams, "_validate_spec_decode", ("self", "speculative_config"), validation)
+    original = gpu_model_runner.build_logitsprocs
+    if hasattr(original, MARK):
+        return
+    parameters = ("vllm_config", "device", "is_pin_memory", "is_pooling_model", "custom_logitsprocs")
+    expect_parameters(original, parameters)
+
+    @functools.wraps(original)
+    def build_logitsprocs(
+        vllm_config: Any, device: Any, is_pin_memory: Any, is_pooling_model: Any, custom_logitsprocs: Any = ()
+    ) -> Any:
+        if is_ours(vllm_config.speculative_config) and not custom_logitsprocs:
+            vllm_config = copy.copy(vllm_config)
+            vllm_config.speculative_config = None
+        return original(vllm_config, device, is_pin_memory, is_pooling_model, custom_logitsprocs)
+
+    setattr(build_logitsprocs, MARK, True)
+    gpu_model_runner.build_logitsprocs = build_logitsprocs
+
+
+def patch_expand() -> None:
+    """Expand temperatures and the like to the rows of drafts, on the CPU, where vLLM's own kernel is found not to.
+
+    Why: vLLM 0.32 converts what is not int64 into a copy, writes the result into that and drops it, so that drafts are judged
+    by uninitialised temperatures. A probe at the first use tells; goes when no supported vLLM fails it.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.utils import cpu_triton_utils
+
+    original = getattr(cpu_triton_utils, "_expand_kernel_impl", None)
+    if original is None:
+        raise EngineError("vllm.utils.cpu_triton_utils has no _expand_kernel_impl: this vLLM is not supported")
+    if hasattr(original, MARK):
+        return
+    expect_parameters(original, ("output", "input_val", "cu_num_tokens", "replace_from", "replace_to"))
+    kernel = functools.cache(lambda: original if expands_floats(original) else expand)
+
+    @functools.wraps(original)
+    def _expand_kernel_impl(*args: Any, **kwargs: Any) -> None:
+        kernel()(*args, **kwargs)
+
+    setattr(_expand_kernel_impl, MARK, True)
+    cpu_triton_utils._expand_kernel_impl = _expand_kernel_impl
+
+
+def expands_floats(kernel: Callable[..., Any]) -> bool:
+    """Whether an implementation of vLLM's expand kernel writes floats to where it is told."""
+    import torch
+
+    output = torch.full((3,), torch.nan)
+    kernel(output, torch.tensor([0.0, 0.5]), torch.tensor([1, 3], dtype=torch.int32), 0, 1)
+    return output.tolist() == [1.0, 0.5, 0.5]
+
+
+def expand(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, replace_to: Any, *_: Any, **__: Any) -> None:
+    """Write each value of `input_val` [requests], `replace_from` as `replace_to`, once for each of its tokens.
+
+    `output` [tokens]; `cu_num_tokens` [requests] are the ends of the requests' tokens. Source: vLLM's `expand_kernel`.
+    """
+    import torch
+
+    counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
+    values = torch.where(input_val == replace_from, torch.full_like(input_val, replace_to), input_val)
+    output.copy_(torch.repeat_interleave(values, counts.to(torch.int64)))
