@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(console: Console, error: Exception) -> int:
-    console.print(f"nothing is reported: {error}", style="red", markup=False)
+    console.print(f"ended before its end: {str(error) or type(error).__name__}", style="red", markup=False)
     return 1
 
 
@@ -84,17 +84,22 @@ def _measure_compile(console: Console, options: argparse.Namespace) -> None:
 def _measure_serve(console: Console, options: argparse.Namespace) -> None:
     asked = serving.options_of(options)
     header = describe_run(SEED) | serving.describe(asked) | {"noise": NOISE}
-    with _progress(console, "serve", asked.steps()) as advance:
-        measurements = serving.measure(asked, SEED, advance)
+    measurements: list[Measurement] = []
+    try:
+        with _progress(console, "serve", asked.steps()) as advance:
+            serving.measure(asked, SEED, advance, measurements)
+    finally:  # what was measured before something failed is not lost
+        if measurements:
+            _report_serve(console, options.output, header, measurements, large=asked.large)
+
+
+def _report_serve(
+    console: Console, folder: Path, header: dict[str, str], measurements: Sequence[Measurement], *, large: bool
+) -> None:
     ratios = [measurement for measurement in measurements if measurement.unit == "x"]
     others = [measurement for measurement in measurements if measurement.unit != "x"]
-    _report(
-        console,
-        options.output,
-        "serve_131k" if asked.large else "serve",
-        header,
-        {"Calls through a server": others, "Ours to others": ratios},
-    )
+    kind = "serve_131k" if large else "serve"
+    _report(console, folder, kind, header, {"Calls through a server": others, "Ours to others": ratios})
 
 
 def _measure_kernels(console: Console, options: argparse.Namespace) -> None:

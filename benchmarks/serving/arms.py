@@ -98,6 +98,8 @@ def _constraint(name: str, case: Case, tokenization: Tokenization) -> dict[str, 
         case "tool_choice=required":
             tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in case.tools]
             return {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
+        case "ours without drafts":
+            return {"structured_outputs": {"grammar": case.grammar.payload}, "vllm_xargs": {"routine_drafts": 0}}
         case _:
             return {"structured_outputs": {"grammar": case.grammar.payload}}
 

@@ -7,7 +7,8 @@ round. In: servers that run. Out: measurements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Mapping
 from itertools import count
 
 import aiohttp
@@ -45,28 +46,37 @@ async def measure_cold(
     known = make_bounded_case(SIZE, 1, seed)
     free = Arm.of(FREE, [known], tokenization)
     token_ms: dict[tuple[str, bool], list[float]] = {(arm, cold): [] for arm in ARMS for cold in (False, True)}
+    wait_ms: dict[tuple[str, bool], list[float]] = {each: [] for each in token_ms}
     first_ms: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for number in range(rounds):
-        for name in ARMS:
+        for name in random.Random(f"{seed} {number}").sample(ARMS, len(ARMS)):
             for cold in (False, True) if number % 2 else (True, False):
                 cases = fresh[number * SECONDS :][:SECONDS] if cold else [known] * SECONDS
                 arm = Arm.of(name, cases, tokenization)
                 streams, calls = await _round(http, servers[arm.server], free, arm, f"{seed} {number}")
-                times = [time_s * 1e3 for answer in streams if (time_s := answer.token_s) is not None]
-                token_ms[name, cold].append(percentile(times, 0.5))
+                spent_s = sum(answer.last_s - answer.first_s for answer in streams)
+                token_ms[name, cold].append(1e3 * spent_s / sum(answer.tokens - 1 for answer in streams))
+                wait_ms[name, cold].append(1e3 * percentile([gap for answer in streams for gap in answer.gaps_s], 0.99))
                 if cold:
                     first_ms[name].append(percentile([call.first_s * 1e3 for call in calls], 0.5))
             advance(f"cold grammars, round {number + 1}, {name}")
-    return [line for name in ARMS for line in _told(name, token_ms[name, False], token_ms[name, True], first_ms[name])]
-
-
-def _told(name: str, warm: Sequence[float], cold: Sequence[float], first: Sequence[float]) -> list[Measurement]:
     case = f"one new {SIZE} grammar a second beside {STREAMS} streams"
-    return [
-        Measurement(case, name, "neighbours' token", "ms", *mean_interval(cold), len(cold)),
-        Measurement(case, name, "its own first token p50", "ms", *mean_interval(first), len(first)),
-        Measurement(case, name, "neighbours' token to beside known grammars", "x", *ratio_interval(cold, warm), len(cold)),
-    ]
+    told = []
+    for name in ARMS:
+        told += [
+            Measurement(case, name, metric, "ms", *mean_interval(values), len(values))
+            for metric, values in (
+                ("neighbours' token", token_ms[name, True]),
+                ("neighbours' wait for a piece p99", wait_ms[name, True]),
+                ("its own first token p50", first_ms[name]),
+            )
+        ]
+        for metric, of in (("neighbours' token", token_ms), ("neighbours' wait p99", wait_ms)):
+            pair = of[name, True], of[name, False]
+            told.append(
+                Measurement(case, name, f"{metric} to beside known grammars", "x", *ratio_interval(*pair), len(pair[0]))
+            )
+    return told
 
 
 async def _round(

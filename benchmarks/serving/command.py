@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks.results import Measurement
 from benchmarks.serving import cold, growth
-from benchmarks.serving.arms import ARMS, MAX_TOKENS, SERVER_OF, Arm
+from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, MAX_TOKENS, REQUIRED, SERVER_OF, XGRAMMAR, Arm
 from benchmarks.serving.large_model import NAME, large_model_path
 from benchmarks.serving.load import RefusedError, session
 from benchmarks.serving.measure import Advance, Way, measure_rounds, summarise
@@ -69,7 +69,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cold", type=int, default=0, metavar="ROUNDS", help="also: neighbours of grammars never seen")
     parser.add_argument("--growth", action="store_true", help="also: up to 1,000 tools, 9,999 keys and 10,000 Routines")
     parser.add_argument("--drafts", type=int, metavar="K", help="drafts a pass of the drafted arm (default: the server's)")
-    parser.add_argument("--url", help="measure a server that runs, `http://…/v1`, instead of starting some")
+    parser.add_argument(
+        "--url",
+        help="measure a server that runs, `http://…/v1`, instead of starting some: by default in the arms that any server has",
+    )
     parser.add_argument("--model", default=defaults.model, help="the name of its model")
     parser.add_argument("--large", action="store_true", help="a model over a vocabulary of 131,072 tokens, not the demo's")
 
@@ -80,8 +83,17 @@ def defaults() -> dict[str, object]:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """The options that were given; `quick` has few of all."""
+    """The options that were given; `quick` has few of all.
+
+    Raises `ValueError` for arms that one server that runs already can't tell apart.
+    """
     options = Options(**{name: getattr(args, name) for name in Options.__slots__})
+    if options.url is not None:
+        if options.arms == ARMS:
+            options = replace(options, arms=(FREE, REQUIRED))
+        alike = [arm for arm in options.arms if arm in (XGRAMMAR, GUIDANCE, ANY_SPELLING)]
+        if options.cold or options.growth or len(alike) > 1 or ANY_SPELLING in alike:
+            raise ValueError(f"--url: one server can't be measured with --cold, --growth, or as {' and '.join(alike) or 'two'}")
     if args.quick:
         return replace(options, sizes=options.sizes[:1], clients=options.clients[:2], rates=(), rounds=2)
     return options
@@ -96,21 +108,22 @@ def describe(options: Options) -> dict[str, str]:
         f"{MAX_TOKENS} tokens a call",
         "drafts": f"{drafts} tokens a request and pass",
         "numbers": f"middle with a 95% interval from low to high over {options.rounds} rounds, ratios by pairs of one round, "
-        "shares over all calls",
+        "shares over all calls; growth: p50 with p20 and p80",
     }
 
 
-def measure(options: Options, seed: int, advance: Advance) -> list[Measurement]:
-    """Measure all that is asked for.
+def measure(options: Options, seed: int, advance: Advance, measured: list[Measurement]) -> None:
+    """Measure all that is asked for, into `measured` as it comes.
 
-    Raises `EngineError` where a server does not start, `RefusedError` where one refuses a request.
+    Raises `EngineError` where a server does not start, `RefusedError` where one refuses a request, `TimeoutError`.
     """
     tokenization = model_tokenization(NAME, large_model_path()) if options.large else demo_tokenization()
-    return asyncio.run(_measure(options, tokenization, seed, advance))
+    asyncio.run(_measure(options, tokenization, seed, advance, measured))
 
 
-async def _measure(options: Options, tokenization: Tokenization, seed: int, advance: Advance) -> list[Measurement]:
-    measured: list[Measurement] = []
+async def _measure(
+    options: Options, tokenization: Tokenization, seed: int, advance: Advance, measured: list[Measurement]
+) -> None:
     async with _servers(options) as servers, session() as http:
         advance("servers are up")
         for size in options.sizes:
@@ -123,7 +136,6 @@ async def _measure(options: Options, tokenization: Tokenization, seed: int, adva
             measured += await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance)
         if options.growth:
             measured += await growth.measure_growth(http, servers, tokenization, seed, advance)
-    return measured
 
 
 def _tell(advance: Advance, size: str, done: str) -> None:

@@ -27,7 +27,10 @@ class RefusedError(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """What came of a request: `pieces` of the stream, each with its time; seconds from when it was sent."""
+    """What came of a request: `pieces` of the stream, each with its time; seconds from when it was sent.
+
+    `gaps_s`: how long each piece that says something came after the one before.
+    """
 
     number: int
     began_s: float
@@ -38,6 +41,7 @@ class Answer:
     reason: str = ""
     first_s: float = 0.0
     last_s: float = 0.0
+    gaps_s: list[float] = field(default_factory=list)
 
     @property
     def token_s(self) -> float | None:
@@ -57,8 +61,11 @@ class Answer:
             for choice in document["choices"]:
                 self.reason = choice.get("finish_reason") or self.reason
                 if self._take(choice["delta"]):
-                    self.first_s = self.first_s or time_s - self.began_s
-                    self.last_s = time_s - self.began_s
+                    since_s = time_s - self.began_s
+                    if self.first_s:
+                        self.gaps_s.append(since_s - self.last_s)
+                    self.first_s = self.first_s or since_s
+                    self.last_s = since_s
         self.pieces.clear()
 
     def _take(self, delta: Mapping[str, Any]) -> bool:
@@ -93,14 +100,16 @@ async def ask(http: aiohttp.ClientSession, url: str, request: Mapping[str, Any],
     return answer
 
 
-async def closed_loop(http: aiohttp.ClientSession, url: str, requests: Requests, clients: int, count: int) -> Load:
+async def closed_loop(
+    http: aiohttp.ClientSession, url: str, requests: Requests, clients: int, count: int, timeout_s: float = TIMEOUT_S
+) -> Load:
     """`count` requests by that many clients, each of which asks again as soon as it is answered."""
     numbers = iter(range(count))
 
     async def ask_on() -> list[Answer]:
         return [await ask(http, url, requests(number), number) for number in numbers]
 
-    return await _timed([ask_on() for _ in range(clients)])
+    return await _timed([ask_on() for _ in range(clients)], timeout_s)
 
 
 async def open_loop(
@@ -114,12 +123,12 @@ async def open_loop(
         await asyncio.sleep(time_s)
         return [await ask(http, url, requests(number), number)]
 
-    return await _timed([ask_at(sum(waits[: number + 1]), number) for number in range(count)])
+    return await _timed([ask_at(sum(waits[: number + 1]), number) for number in range(count)], TIMEOUT_S)
 
 
-async def _timed(clients: list[Any]) -> Load:
+async def _timed(clients: list[Any], timeout_s: float) -> Load:
     begin = perf_counter()
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(timeout_s):
         answered = await asyncio.gather(*clients)
     elapsed_s = perf_counter() - begin
     answers = [answer for answers in answered for answer in answers]

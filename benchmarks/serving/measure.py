@@ -58,6 +58,11 @@ class Cell:
         return sum(answer.tokens for answer in self.answers)
 
     @property
+    def gaps_ms(self) -> list[float]:
+        """Times between the pieces of all answers."""
+        return [gap_s * 1e3 for answer in self.answers for gap_s in answer.gaps_s] or [0.0]
+
+    @property
     def token_ms(self) -> float:
         """Median time a token behind the first."""
         return percentile(self.token_times_ms, 0.5)
@@ -118,7 +123,7 @@ def summarise(size: str, found: Mapping[tuple[Way, str], Sequence[Cell]]) -> Ite
     """What is told of every arm in every way, ratios last."""
     for (way, arm), cells in found.items():
         yield from _of_arm(f"{size}, {way}", arm, cells)
-    for way in dict.fromkeys(way for way, _ in found):
+    for way in dict.fromkeys(way for way, _ in found if way.clients is not None):  # others' rates are those of arrivals
         cells_of = {arm: cells for (other, arm), cells in found.items() if other == way}
         yield from _ratios(f"{size}, {way}", cells_of)
 
@@ -140,6 +145,7 @@ def _of_arm(case: str, arm: str, cells: Sequence[Cell]) -> Iterator[Measurement]
     yield mean("first token p99", "ms", [percentile([a.first_s for a in cell.answers], 0.99) * 1e3 for cell in cells])
     yield mean("a token p50", "ms", [cell.token_ms for cell in cells])
     yield mean("a token p99", "ms", [percentile(cell.token_times_ms, 0.99) for cell in cells])
+    yield mean("wait for a piece p99", "ms", [percentile(cell.gaps_ms, 0.99) for cell in cells])
     yield mean("passes a call", "", [_passes(cell) for cell in cells])
     if drafted := sum(cell.counted.get("drafted", 0) for cell in cells):
         yield share("drafts accepted", sum(cell.counted["accepted"] for cell in cells), drafted)
@@ -150,8 +156,14 @@ def _of_arm(case: str, arm: str, cells: Sequence[Cell]) -> Iterator[Measurement]
 
 
 def _passes(cell: Cell) -> float:
-    """Forward passes that a call took part in: each gave it one token, and the drafts that were accepted."""
-    return (cell.tokens - cell.counted.get("accepted", 0)) / len(cell.answers)
+    """Forward passes that a call took part in: each gave it one token, and the drafts that were accepted.
+
+    Behind a drafted end of text that was accepted there is no token of the pass's own: where there are drafts, each answer
+    that ended by itself is counted as one of those, which is never too few.
+    """
+    accepted = cell.counted.get("accepted", 0)
+    ended = sum(answer.reason != "length" for answer in cell.answers) if accepted else 0
+    return (cell.tokens - accepted + ended) / len(cell.answers)
 
 
 def _ratios(case: str, cells_of: Mapping[str, Sequence[Cell]]) -> Iterator[Measurement]:
@@ -164,6 +176,6 @@ def _ratios(case: str, cells_of: Mapping[str, Sequence[Cell]]) -> Iterator[Measu
             for what, value in ratios.items():
                 pair = [[value(cell) for cell in cells_of[arm]] for arm in (ours, better)]
                 yield Measurement(case, ours, f"{what} to {better}'s", "x", *ratio_interval(*pair), len(pair[0]))
-        if FREE in cells_of:
+        if FREE in cells_of and min(cell.token_ms for arm in (ours, FREE) for cell in cells_of[arm]) > 0:
             pair = [[cell.token_ms for cell in cells_of[arm]] for arm in (ours, FREE)]
             yield Measurement(case, ours, "a token to unconstrained", "x", *ratio_interval(*pair), len(pair[0]))

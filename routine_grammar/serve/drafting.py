@@ -15,6 +15,9 @@ from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, Spellin
 from routine_grammar.errors import EngineError
 
 
+_LORA_NEEDS = "vLLM wants --max-num-batched-tokens for one token and all drafts of --max-num-seqs requests there"
+
+
 def add_flags(group: Any) -> None:
     """Add the flags to an argument group."""
     group.add_argument(
@@ -50,6 +53,10 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
         if asked is not None:
             raise EngineError(f"argument --routine-drafts: {obstacle}")
         drafts, said = 0, f"forced text is not drafted: {obstacle}"
+    if drafts and args.enable_lora and _method(args) is None and drafts > (most := _most_beside_lora(args)):
+        if asked is not None:
+            raise EngineError(f"argument --routine-drafts: {asked}: at most {most} beside LoRA adapters: {_LORA_NEEDS}")
+        drafts = max(most, 0)
     if drafts and _method(args) is None:
         args.speculative_config = speculative_config(drafts)
     elif asked and drafts and (most := _speculated(args)) is not None and most < asked:
@@ -66,6 +73,13 @@ def _method(args: Any) -> str | None:
     given = args.speculative_config or {}
     named = args.spec_method or given.get("method") or args.spec_model or given.get("model")
     return named or ("no method" if given or args.spec_tokens else None)
+
+
+def _most_beside_lora(args: Any) -> int:
+    """As many drafts as vLLM takes beside LoRA adapters; where it is not told, with its defaults for servers on CPUs."""
+    world = (args.tensor_parallel_size or 1) * (args.pipeline_parallel_size or 1)
+    tokens = args.max_num_batched_tokens or 2048 * world
+    return int(tokens // (args.max_num_seqs or 128 * world)) - 1
 
 
 def _speculated(args: Any) -> int | None:

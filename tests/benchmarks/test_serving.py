@@ -86,7 +86,7 @@ async def test_a_round_tells_what_came_of_its_calls(scripted: tuple[Scripted, Se
     assert all(request["structured_outputs"] == {"grammar": turn.grammar.payload} for request in script.asked)
     assert all(0 < answer.first_s <= answer.last_s for answer in cell.answers)
     told = {(line.metric, line.unit): line for line in summarise("small", {(Way(12, clients=4), OURS): [cell, cell]})}
-    assert told["passes a call", ""].middle == (84 - 36) / 12
+    assert told["passes a call", ""].middle == (84 - 36 + 8) / 12
     assert (told["drafts accepted", "%"].middle, told["drafts accepted", "%"].count) == (75, 96)
     assert told["invalid", "%"].middle == pytest.approx(100 / 3)
     assert told["calls", "/s"].middle == pytest.approx(cell.calls_per_s)
@@ -155,7 +155,7 @@ def test_every_arm_constrains_in_its_own_way() -> None:
     assert requests[XGRAMMAR]["structured_outputs"]["grammar"].startswith("root ::=")
     assert "start:" in requests[GUIDANCE]["structured_outputs"]["grammar"]
     assert requests[REQUIRED]["tool_choice"] == "required"
-    assert requests[OURS] == requests[UNDRAFTED]
+    assert requests[UNDRAFTED] == requests[OURS] | {"vllm_xargs": {"routine_drafts": 0}}
     judged = Arm.of(OURS, [turn], BYTES).judge(Answer(0, 0.0, content=turn.samples[0][:-2], reason="length"))
     assert (judged.valid, judged.cut_off) == (False, True)
 
@@ -188,7 +188,7 @@ def test_ratios_are_paired_by_round() -> None:
     told = {(line.arm, line.metric): line for line in summarise("small", found) if line.unit == "x"}
     ratio = told[OURS, "calls/s to vLLM xgrammar's"]
     assert 1.9 < ratio.low < 2.0 < ratio.middle < ratio.high < 2.2
-    assert told[OURS, "passes a call to vLLM xgrammar's"].middle == pytest.approx(3 / 11)
+    assert told[OURS, "passes a call to vLLM xgrammar's"].middle == pytest.approx(4 / 11)
     assert told[OURS, "a token to unconstrained"].middle == pytest.approx(1.01)
 
 
@@ -208,6 +208,12 @@ def test_intervals_hold_what_they_claim() -> None:
     assert all(920 < count < 980 for count in held), held
     assert percentile([5, 1, 3], 0.5) == 3
     assert NormalDist().cdf(1.959964) == pytest.approx(0.975, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [["--arms", f"{XGRAMMAR},{GUIDANCE}"], ["--cold", "2"], ["--growth"]])
+def test_what_one_server_cannot_tell_apart_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--url", "http://127.0.0.1:9/v1", *options]) == 1
+    assert "--url: one server" in capsys.readouterr().out
 
 
 @pytest.mark.server

@@ -64,6 +64,22 @@ def test_ours_and_a_users_own_speculation() -> None:
     assert most_drafts(engine(args)) == 0
 
 
+@pytest.mark.parametrize(
+    ("vllm", "drafts"),
+    [
+        ({}, 15),
+        ({"max_num_seqs": 16, "max_num_batched_tokens": 128}, 7),
+        ({"max_num_seqs": 64, "max_num_batched_tokens": 64}, 0),
+    ],
+)
+def test_beside_lora_there_are_as_many_drafts_as_vllm_takes(vllm: dict[str, Any], drafts: int) -> None:
+    args = parsed(enable_lora=True, **vllm)
+    apply_flags(args, on_cpu=True)
+    assert args.speculative_config == (speculative_config(drafts) if drafts else None)
+    with pytest.raises(EngineError, match=f"--routine-drafts: 20: at most {drafts} beside LoRA"):
+        apply_flags(parsed("--routine-drafts", "20", enable_lora=True, **vllm), on_cpu=True)
+
+
 def test_less_speculation_than_drafts_asked_for_is_told() -> None:
     args = parsed("--routine-drafts", "16", speculative_config={"method": "ngram", "num_speculative_tokens": 5})
     assert "by 5 tokens a pass, and not 16" in str(apply_flags(args, on_cpu=True))
