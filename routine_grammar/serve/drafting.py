@@ -14,7 +14,6 @@ from routine_grammar.engines.vllm.drafts import (
 from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, Spelling
 from routine_grammar.errors import EngineError
 
-
 _LORA_NEEDS = "vLLM wants --max-num-batched-tokens for one token and all drafts of --max-num-seqs requests there"
 
 
@@ -53,10 +52,10 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
         if asked is not None:
             raise EngineError(f"argument --routine-drafts: {obstacle}")
         drafts, said = 0, f"forced text is not drafted: {obstacle}"
-    if drafts and args.enable_lora and _method(args) is None and drafts > (most := _most_beside_lora(args)):
+    if drafts and args.enable_lora and _method(args) is None and drafts > (fitting := _most_beside_lora(args)):
         if asked is not None:
-            raise EngineError(f"argument --routine-drafts: {asked}: at most {most} beside LoRA adapters: {_LORA_NEEDS}")
-        drafts = max(most, 0)
+            raise EngineError(f"argument --routine-drafts: {asked}: at most {fitting} beside LoRA adapters: {_LORA_NEEDS}")
+        drafts = max(fitting, 0)
     if drafts and _method(args) is None:
         args.speculative_config = speculative_config(drafts)
     elif asked and drafts and (most := _speculated(args)) is not None and most < asked:

@@ -292,8 +292,10 @@ def test_chunked_prefill(server: Server, way: str) -> None:
 def test_preemption(server: Server, way: str) -> None:
     chat = second(server)
     before = server.figure("vllm:num_preemptions_total")
+    long: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "n": 8, "extra_body": {"ignore_eos": True}}
     for _ in range(5):
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(9) as pool:
+            pool.submit(server.ask, "whole", **long, max_tokens=300)  # which take the cache's blocks, one after the other
             for said in pool.map(lambda seed: server.ask(way, **chat.request(seed=seed, n=2)), range(8)):
                 for choice in said.choices:
                     judge(chat, choice)

@@ -18,16 +18,9 @@ def parsed(*flags: str, **vllm: Any) -> Namespace:
     """The flags, beside what vLLM's own are by default or given."""
     parser = ArgumentParser()
     add_flags(parser)
-    names = (
-        "speculative_config",
-        "spec_method",
-        "spec_model",
-        "spec_tokens",
-        "additional_config",
-        "logits_processors",
-        "async_scheduling",
-    )
-    return parser.parse_args(flags, Namespace(**{**dict.fromkeys(names), "runner": "auto", **vllm}))
+    names = "speculative_config spec_method spec_model spec_tokens additional_config logits_processors async_scheduling"
+    names += " enable_lora max_num_seqs max_num_batched_tokens tensor_parallel_size pipeline_parallel_size"
+    return parser.parse_args(flags, Namespace(**{**dict.fromkeys(names.split()), "runner": "auto", **vllm}))
 
 
 def engine(args: Namespace, async_scheduling: bool = False) -> Any:
