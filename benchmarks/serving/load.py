@@ -91,12 +91,15 @@ async def ask(http: aiohttp.ClientSession, url: str, request: Mapping[str, Any],
     """Send a request and take its stream; raises `RefusedError` for an answer that is none."""
     answer = Answer(number, perf_counter())
     whole = {**request, "stream": True, "stream_options": {"include_usage": True}}
-    async with http.post(f"{url}/chat/completions", json=whole) as response:
-        if response.status != 200:
-            raise RefusedError(f"status {response.status}: {(await response.text())[:500]}")
-        async for line in response.content:
-            if len(line) > 1:
-                answer.pieces.append((perf_counter(), line))
+    try:
+        async with http.post(f"{url}/chat/completions", json=whole) as response:
+            if response.status != 200:
+                raise RefusedError(f"status {response.status}: {(await response.text())[:500]}")
+            async for line in response.content:
+                if len(line) > 1:
+                    answer.pieces.append((perf_counter(), line))
+    except aiohttp.ClientError as error:
+        raise RefusedError(f"{url}: {type(error).__name__}: {error}") from error
     return answer
 
 
@@ -139,5 +142,6 @@ async def _timed(clients: list[Any], timeout_s: float) -> Load:
 
 def session() -> aiohttp.ClientSession:
     """A client session for any number of connections to servers of this machine."""
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, trust_env=False)
+    # Servers close what is idle after 5 s; a connection must not be taken up again as that comes.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False)
