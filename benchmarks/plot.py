@@ -71,10 +71,11 @@ def _draw_serve(folder: Path, calls: Run) -> Path:
     """Calls a second, passes a call and time a token by size, then what grows."""
     header, measured = calls
     grown = [axis for axis in GROWTH if _growth(measured, axis)]
-    rows = len(SIZES) + bool(grown)
+    sizes = [size for size in SIZES if any(each.case.startswith(f"{size}, ") for each in measured)]
+    rows = len(sizes) + bool(grown)
     figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, 3, squeeze=False)
-    for row, size in zip(panels, SIZES, strict=False):
+    for row, size in zip(panels, sizes, strict=False):
         for axes, (metric, unit, label) in zip(row, TOLD, strict=True):
             _bars(axes, _of_size(measured, size, metric, unit), label, f"{size}: {label}", legend=axes is row[0])
     for axes, axis in zip(panels[-1], grown, strict=False):
@@ -122,6 +123,7 @@ def _bars(axes: Axes, measurements: Sequence[Measurement], unit: str, title: str
         spread = [[each.middle - each.low for _, each in shown], [each.high - each.middle for _, each in shown]]
         heights = [each.middle for _, each in shown]
         axes.bar(places, heights, width * 0.92, yerr=spread, label=arm, color=COLOURS[arm], ecolor="#444444", capsize=2)
+    axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(cases)), [case.replace(" at random", "\nat random") for case in cases])
     _finish(axes, unit, title, legend=legend and bool(arms))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import re
 import shutil
 from pathlib import Path
 
@@ -57,14 +56,31 @@ def test_results_name_neither_host_nor_path(tmp_path: Path) -> None:
 def test_the_newest_results_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", "--output", str(tmp_path)]) == 1
     assert "no *_compile.csv" in capsys.readouterr().out
-    for file in RESULTS.glob("*.csv"):
-        shutil.copy(file, tmp_path)
+    shutil.copy(newest("compile"), tmp_path)
+    assert main(["plot", "--output", str(tmp_path)]) == 1
+    assert "no *_serve.csv" in capsys.readouterr().out
+    run = describe_run(1)
+    measured = [
+        Measurement(f"{size}, {way}", arm, metric, unit, 3.0, 2.0, 4.0, 5)
+        for size in SIZES
+        for way in ("1 client", "8 clients", "4 calls/s at random")
+        for arm in ("unconstrained", "vLLM xgrammar", "ours")
+        for metric, unit in (("calls", "/s"), ("passes a call", ""), ("a token p50", "ms"))
+    ]
+    grown = [
+        Measurement(f"{number} tools", "ours", f"first token, {kind} grammar", "ms", number, number, number, 2)
+        for number in (1, 10, 100)
+        for kind in ("new", "known")
+    ]
+    for date, lines in (("2026-01-01", measured[:9]), ("2026-01-02", [*measured, *grown])):
+        write_csv(tmp_path, "serve", {**run, "date": date}, lines)
     assert main(["plot", "--output", str(tmp_path)]) == 0
-    picture = (tmp_path / "benchmark.svg").read_text(encoding="utf-8")
+    picture, served = ((tmp_path / name).read_text(encoding="utf-8") for name in ("benchmark.svg", "serve.svg"))
     for text in ("routine_grammar", "llguidance", "vLLM xgrammar", "8 clients", read(newest("compile"))[0]["processor"]):
         assert text in picture
-    (run,) = re.findall(">([^<]*vllm[^<]*)<", picture)
-    assert run in (RESULTS / "benchmark.svg").read_text(encoding="utf-8"), "run `python -m benchmarks plot` and commit it"
+    for text in ("medium: forward passes a call", "Growth: tools", "ours, known grammar", "2026-01-02", "unconstrained"):
+        assert text in served
+    assert "unconstrained" not in picture
 
 
 def newest(kind: str) -> Path:
