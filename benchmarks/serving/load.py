@@ -142,6 +142,6 @@ async def _timed(clients: list[Any], timeout_s: float) -> Load:
 
 def session() -> aiohttp.ClientSession:
     """A client session for any number of connections to servers of this machine."""
-    # Servers close what is idle after 5 s; a connection must not be taken up again as that comes.
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    # A connection for each request: one that is taken up again may be one that the server is about to close.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False)
