@@ -206,8 +206,8 @@ class TokenRows:
             after = self.after(ways[-1], token)
             assert after is not None
             ways.append(after)
-        last = self.row(ways[-1])
-        return Run(tuple(tokens), tuple(ways[1:]), last.ends and not len(last.allowed))
+        ends = not follows.any() and (last := self.row(ways[-1])).ends and not len(last.allowed)
+        return Run(tuple(tokens), tuple(ways[1:]), ends)
 
     def _only_allowed(self, configuration: Configuration) -> list[int]:
         """The tokens that follow as long as there is but one, and not the end."""

@@ -107,4 +107,5 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Begin anew."""
+        self._before = -1
         self._matcher = Matcher(self._rows, eos=self._eos, canonical=self._canonical)
