@@ -7,6 +7,7 @@ the GPU kernels, and needs one. `compare` holds two CSVs against each other.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(console, error)
     except (ValueError, OSError, ImportError) as error:
         return _failed(console, error)
+    except KeyboardInterrupt:
+        return _failed(console, InterruptedError("stopped"), 128 + signal.SIGINT)
     return 0
 
 
-def _failed(console: Console, error: Exception) -> int:
+def _failed(console: Console, error: Exception, status: int = 1) -> int:
     console.print(f"ended before its end: {str(error) or type(error).__name__}", style="red", markup=False)
-    return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,4 +145,5 @@ def _report(console: Console, folder: Path, kind: str, header: dict[str, str], t
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers that were started have sessions of their own
     sys.exit(main())

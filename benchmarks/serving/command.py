@@ -24,6 +24,7 @@ __all__ = ["Options", "RefusedError", "add_options", "defaults", "describe", "me
 TURNS = 4  # different turns of a size, asked for over and over
 SAMPLES = 4
 ROUNDS = 20
+CALLS_A_CLIENT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Options:
 
     def ways(self) -> list[Way]:
         """Closed loops, then random arrivals."""
-        closed = [Way(max(4, clients * 3 // 2), clients=clients) for clients in self.clients]
+        closed = [Way(max(8, CALLS_A_CLIENT * clients), clients=clients) for clients in self.clients]
         return closed + [Way(max(4, round(3 * rate)), per_second=rate) for rate in self.rates]
 
     def kinds(self) -> list[Kind]:
@@ -103,7 +104,8 @@ def describe(options: Options) -> dict[str, str]:
     """What a run's header says of it."""
     drafts = "as many as by default" if options.drafts is None else str(options.drafts)
     return {
-        "model": f"{NAME if options.large else 'the demo model'}, random weights, temperature 1, seeded",
+        "model": f"{NAME if options.large else 'the demo model'}, random weights in float32, temperature 1, seeded",
+        "servers": "the model in the engine's process, one thread",
         "grammars": f"{TURNS} turns of each size over and over; strings of at most {STRING_CHARS} characters, at most "
         f"{MAX_TOKENS} tokens a call",
         "drafts": f"{drafts} tokens a request and pass",

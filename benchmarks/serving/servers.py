@@ -26,9 +26,11 @@ _COUNTERS = {
     "drafted": "vllm:spec_decode_num_draft_tokens_total",
     "accepted": "vllm:spec_decode_num_accepted_tokens_total",
 }
-
-
-_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+# One thread each: the models are small, and servers, engines and clients share the processor.
+_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"}
+# The model runs in the engine's process: an engine and a worker of its own wait for each other in busy loops, which on few
+# cores leave none to the server. Named by its class, since vLLM takes "uni" for "mp" on CPUs.
+_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
 class Kind(StrEnum):
@@ -70,7 +72,8 @@ class Server:
 
 def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]:
     """What starts a server of a kind; without a model: the demo's."""
-    flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "bfloat16", "--enforce-eager"]
+    flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
+    flags += ["--distributed-executor-backend", _EXECUTOR]
     flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
     if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
         flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)})]
