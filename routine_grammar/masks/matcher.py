@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +117,29 @@ class Matcher:
         self._history.append(_Place(after, token_id))
         return True
 
+    def advance_all(self, token_ids: Sequence[int]) -> bool:
+        """Take these tokens; False, and nothing changes, where one is not allowed. Raises as `advance` does."""
+        before = self.tokens
+        self._advance_in_run(token_ids)
+        is_allowed = False
+        try:
+            is_allowed = all(self.advance(token) for token in token_ids[self.tokens - before :])
+        finally:
+            if not is_allowed:
+                self.rollback(self.tokens - before)
+        return is_allowed
+
+    def _advance_in_run(self, token_ids: Sequence[int]) -> None:
+        """Take those of the tokens at once that a known run has next, where these begin as it goes on."""
+        _, _, run, taken = self._history[-1]
+        if run is None:
+            return
+        end = min(taken + len(token_ids), len(run.tokens))
+        if run.tokens[taken:end] == tuple(token_ids[: end - taken]):
+            self._history += [_Place(run.after[n], run.tokens[n], run, n + 1) for n in range(taken, end)]
+            if end == len(run.tokens) and end > taken:
+                self._history[-1] = self._history[-1]._replace(run=None)
+
     def rollback(self, count: int) -> None:
         """Undo the last `count` tokens."""
         if not 0 <= count <= self.tokens:
@@ -172,16 +195,20 @@ class Matcher:
         """The forced text as the tokenizer would write it, and the end of text where that is all that can come; at most `most`.
 
         The last tokens are left out where their cut depends on what follows. Other spellings are allowed too, unless the
-        matcher is canonical. Where the vocabulary does not know its tokenizer, these are the tokens of which each is the only
-        one allowed.
+        matcher is canonical: then each of them is the only token that `allowed` leaves at its place. Where the vocabulary does
+        not know its tokenizer, these are the tokens of which each is the only one allowed.
         """
         if self.finished:
             return []
         run, taken = self._run()
-        tokens = [*run.tokens[taken:]]
-        if run.ends and len(self._eos):
+        tokens: list[int] = []
+        for place in range(taken, len(run.tokens)):
+            if len(tokens) == most or (self._canonical and not self._suffices(run, place, len(tokens))):
+                return tokens
+            tokens.append(run.tokens[place])
+        if run.ends and len(self._eos) and len(tokens) != most:
             tokens.append(int(self._likely_end()))
-        return tokens if most is None else tokens[:most]
+        return tokens
 
     def _likely_end(self) -> int:
         """Of the tokens that end a text, the one that the vocabulary has for it."""
@@ -197,15 +224,21 @@ class Matcher:
         return run, taken
 
     def _forced_token(self) -> int | None:
-        """The token to which a canonical matcher narrows what is allowed; None where there is none, or no budget for it."""
+        """The token to which a canonical matcher narrows what is allowed; None where there is none, or no budget for it.
+
+        Where only the end can follow, that is the token that the vocabulary has for it.
+        """
         if not self._canonical:
             return None
         run, taken = self._run()
         if taken == len(run.tokens):
-            return None
-        token = run.tokens[taken]
-        left = self._tokens_left()
-        return token if left is None or self._rows.fewest_tokens(run.after[taken]) <= left else None
+            return int(self._likely_end()) if run.ends and len(self._eos) else None
+        return run.tokens[taken] if self._suffices(run, taken) else None
+
+    def _suffices(self, run: Run, place: int, ahead: int = 0) -> bool:
+        """Whether the budget suffices to end the text behind a token of a run, `ahead` tokens being taken before it by then."""
+        left = self._tokens_left(ahead)
+        return left is None or self._rows.fewest_tokens(run.after[place]) <= left
 
     def count_forced(self, token_ids: Iterable[int]) -> int | None:
         """Take these tokens, and tell how many of them were the only possible continuation; None where one is not allowed."""
@@ -227,11 +260,11 @@ class Matcher:
             return pieces[: len(data)] == list(data)
         return bool(pieces) and self._rows.vocabulary.special.get(str(pieces[0])) == token
 
-    def _tokens_left(self) -> int | None:
-        """How many tokens of text the budget leaves behind the next one, where that may matter; else None."""
+    def _tokens_left(self, ahead: int = 0) -> int | None:
+        """How many tokens of text the budget leaves behind the next but `ahead`, where that may matter; else None."""
         if self._text_budget is None:
             return None
-        left = self._text_budget - self.tokens - 1
+        left = self._text_budget - self.tokens - 1 - ahead
         return None if left >= self._automaton.farthest else left
 
 

@@ -23,8 +23,7 @@ def add_flags(group: Any) -> None:
         "--routine-drafts",
         metavar="K",
         type=int,
-        help=f"propose up to K forced tokens a request and pass, to be verified at once; 0: none "
-        f"(default: {DEFAULT_DRAFTS} on CPUs, else 0)",
+        help=f"propose up to K forced tokens a request and pass; 0: none (default: {DEFAULT_DRAFTS} on CPUs, else 0)",
     )
     group.add_argument(
         "--routine-spelling",

@@ -16,6 +16,7 @@ from benchmarks.workload import make_cases
 from routine_grammar import Vocabulary, compile_regex
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.demo.model import demo_model_path
+from routine_grammar.errors import VocabularyError
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Marker, Sequence
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows
@@ -162,7 +163,7 @@ def test_canonical_walks_within_any_budget_end_in_a_whole_text(grammar: Grammar,
     matcher, text = Matcher(rows, budget, canonical=True), b""
     while matcher.tokens < budget and not matcher.finished:
         forced, allowed = matcher.forced_tokens(), matcher.allowed()
-        if forced and forced[0] in allowed and forced[0] not in vocabulary.eos:
+        if forced:
             assert allowed.tolist() == forced[:1]
         token = int(rng.choice(allowed))
         assert matcher.advance(token)
@@ -171,10 +172,13 @@ def test_canonical_walks_within_any_budget_end_in_a_whole_text(grammar: Grammar,
 
 
 @settings(max_examples=40 * SCALE, deadline=None)
-@given(grammars, st.integers(0, 1 << 30))
-def test_forced_tokens_are_what_a_canonical_matcher_allows_one_by_one(grammar: Grammar, seed: int) -> None:
+@given(grammars, st.integers(0, 1 << 30), st.none() | st.integers(0, 9))
+def test_forced_tokens_are_what_a_canonical_matcher_allows_one_by_one(grammar: Grammar, seed: int, spare: int | None) -> None:
+    """Within a budget too, whose spelling may need fewer tokens than the tokenizer's; and where several tokens end a text."""
     rng, tokens = random.Random(seed), demo_tokenization()
-    matcher = Matcher(rows_of(grammar, tokens.vocabulary), canonical=True)
+    rows = rows_of(grammar, tokens.vocabulary)
+    budget = None if spare is None else Matcher(rows).fewest_tokens + spare
+    matcher = Matcher(rows, budget, canonical=True, eos=[0, *tokens.vocabulary.eos])
     for _ in range(12):
         forced = matcher.forced_tokens()
         for taken, token in enumerate(forced):
@@ -226,3 +230,34 @@ def test_a_budget_goes_before_canonical_spelling() -> None:
 def test_a_grammar_of_another_kind_has_no_runs() -> None:
     matcher = compile_regex("[a-z]+").matcher(longest_first(WORDS))
     assert matcher.forced_tokens() == []
+
+
+@settings(max_examples=60 * SCALE, deadline=None)
+@given(grammars, st.integers(0, 1 << 30))
+def test_tokens_are_taken_at_once_as_they_are_one_by_one(grammar: Grammar, seed: int) -> None:
+    """Or not at all; wherever forced tokens were asked for before."""
+    rng, tokens = random.Random(seed), demo_tokenization()
+    rows = rows_of(grammar, tokens.vocabulary)
+    at_once, singly = (Matcher(rows, canonical=rng.random() < 0.5) for _ in range(2))
+    text = [*tokens.encode(sample(grammar, rng)), tokens.vocabulary.eos[0]]
+    while text:
+        if rng.random() < 0.7:
+            at_once.forced_tokens()
+        count = rng.randrange(len(text) + 1)
+        wrong = [*text[:count], rng.randrange(tokens.vocabulary.size)]
+        if all(singly.advance(token) for token in wrong):
+            assert at_once.advance_all(wrong)
+            at_once.rollback(len(wrong))
+            singly.rollback(len(wrong))
+        else:
+            assert not at_once.advance_all(wrong)
+            singly.rollback(singly.tokens - at_once.tokens)
+        part, text = text[:count], text[count:]
+        assert at_once.advance_all(part)
+        assert all(singly.advance(token) for token in part)
+        assert at_once.tokens == singly.tokens
+        assert at_once.finished == singly.finished
+        assert at_once.forced_tokens() == singly.forced_tokens()
+        assert at_once.fewest_tokens == singly.fewest_tokens
+    with pytest.raises(VocabularyError):
+        Matcher(rows).advance_all([*tokens.encode(sample(grammar, rng))[:1], tokens.vocabulary.size])

@@ -7,6 +7,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from routine_grammar.engines.vllm.certain_patches import (
+    apply_certain_patches,
+    drafts_are_certain,
+    mark_certain,
+    sample_certain,
+)
 from routine_grammar.engines.vllm.drafts import (
     bars_drafts,
     drafts_of,
@@ -27,6 +33,7 @@ def apply_draft_patches() -> None:
     patch_thinking_budget()
     patch_processors_beside_drafts()
     patch_expand()
+    apply_certain_patches()
 
 
 def patch_drafts() -> None:
@@ -40,6 +47,7 @@ def patch_drafts() -> None:
     def initialisation(original: Callable[..., Any]) -> Callable[..., Any]:
         def __init__(self: Any, vllm_config: Any) -> None:
             self.routine_drafts = most_drafts(vllm_config)  # settings that can't be end the start, and not a request
+            self.routine_certain = drafts_are_certain(vllm_config)
             original(self, vllm_config)
 
         return __init__
@@ -59,7 +67,7 @@ def patch_drafts() -> None:
 
 
 def patch_scheduling() -> None:
-    """Leave drafts out of a pass where others would pay for them.
+    """Leave drafts out of a pass where others would pay for them, and mark a pass whose drafts are certain.
 
     Why: drafts take the pass's tokens before requests that wait, and beside some requests vLLM can't verify any
     (`bars_drafts`). Goes when vLLM schedules drafts last and its rejection sampler takes every request.
@@ -84,7 +92,9 @@ def patch_scheduling() -> None:
                 if room < self.vllm_config.speculative_config.num_speculative_tokens:
                     for request in self.running:
                         request.spec_token_ids = request.spec_token_ids[:room]
-            return original(self, *args, **kwargs)
+            output = original(self, *args, **kwargs)
+            mark_certain(self, output)
+            return output
 
         return schedule
 
@@ -93,7 +103,7 @@ def patch_scheduling() -> None:
 
 
 def patch_sampling() -> None:
-    """Sample a pass without drafts as an engine without speculation does.
+    """Prepare and sample a pass without drafts, or with certain ones, as an engine without speculation does.
 
     Why: where speculation is configured, vLLM has every pass go through its rejection sampler, which costs random numbers for
     the whole batch and vocabulary, and on the CPU ends the engine over a `top_k` where there is no draft. Goes when vLLM goes
@@ -101,14 +111,32 @@ def patch_sampling() -> None:
     """
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+    def preparation(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _prepare_inputs(self: Any, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
+            config = self.speculative_config
+            verifies = not is_ours(config) or scheduler_output.scheduled_spec_decode_tokens
+            if verifies or self.model_config.is_hybrid:  # hybrid models look up states by how many drafts were accepted
+                return original(self, scheduler_output, num_scheduled_tokens)
+            self.speculative_config = None
+            try:
+                return original(self, scheduler_output, num_scheduled_tokens)
+            finally:
+                self.speculative_config = config
+
+        return _prepare_inputs
+
     def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
         def _sample(self: Any, logits: Any, spec_decode_metadata: Any) -> Any:
+            if (certain := sample_certain(self, logits)) is not None:
+                return certain
             if is_ours(self.speculative_config) and not any(getattr(spec_decode_metadata, "num_draft_tokens", ())):
                 spec_decode_metadata = None
             return original(self, logits, spec_decode_metadata)
 
         return _sample
 
+    parameters = ("self", "scheduler_output", "num_scheduled_tokens")
+    replace_method(GPUModelRunner, "_prepare_inputs", parameters, preparation)
     replace_method(GPUModelRunner, "_sample", ("self", "logits", "spec_decode_metadata"), replacement)
 
 

@@ -41,9 +41,9 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._request, self._most_tokens, self._ahead = request, most_tokens, ahead
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
-        """Advance by tokens; False where one is not allowed, which ends the request with an error."""
+        """Advance by tokens; False, and nothing advances, where one is not allowed, which ends the request with an error."""
         try:
-            return not self._failed and all(self._matcher.advance(token) for token in tokens)
+            return not self._failed and self._matcher.advance_all(tokens)
         except Exception:
             _LOG.exception("request %s: the grammar failed", request_id)
             return False
@@ -64,6 +64,7 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
     def forced_tokens(self, most: int) -> list[int]:
         """At most so many tokens of the text that has to come next, to be drafted."""
         try:
+            self._keep_budget()
             return self._matcher.forced_tokens(most)
         except Exception:
             _LOG.exception("the grammar failed as its forced text was asked for: it is not drafted")

@@ -48,27 +48,57 @@ def told(output: Any) -> dict[str, Any]:
     return {"tokens": list(sample.token_ids), "text": sample.text, "taken": taken, "best": best, "reason": sample.finish_reason}
 
 
-def jobs(count: int, arguments: dict[str, Any], vocabulary: Vocabulary) -> list[tuple[Grammar, SamplingParams]]:
-    """Turns of the demo, a third of them with a budget that has them end soon."""
+def jobs(
+    count: int, arguments: dict[str, Any], vocabulary: Vocabulary, logprobs: int | None = 2
+) -> list[tuple[Grammar, SamplingParams]]:
+    """Turns of the demo, a third of them with a budget that has them end soon, a fourth with a penalty."""
     rng, listed = random.Random(5), turns()
     found: list[tuple[Grammar, SamplingParams]] = []
     for number in range(count):
         turn = listed[number % len(listed)]
         most = turn.fewest_tokens(vocabulary) + rng.randrange(12) if number % 3 == 0 else 200
-        found.append((turn, turn.sampling_params(max_tokens=most, extra_args=arguments, temperature=0.0, logprobs=2)))
+        options = {"presence_penalty": 1.5} if number % 4 == 1 else {}
+        params = turn.sampling_params(max_tokens=most, extra_args=arguments, temperature=0.0, logprobs=logprobs, **options)
+        found.append((turn, params))
     return found
 
 
+def count_verified() -> Counter[str]:
+    """Counts the passes whose drafts vLLM verifies from now on."""
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
+
+    counts, original = Counter[str](), RejectionSampler.forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        counts["passes"] += 1
+        return original(self, *args, **kwargs)
+
+    RejectionSampler.forward = forward
+    return counts
+
+
 def greedy(count: int) -> Any:
-    """Drafted and not, with room for half of what runs, beside free requests with stop strings; then from the cache."""
+    """Drafted and not, with room for half of what runs, beside free requests with stop strings; then from the cache.
+
+    Drafts are verified where log-probabilities are asked for, and certain where they are not.
+    """
     from vllm import SamplingParams
 
+    verified = count_verified()
     llm = drafting_engine(enable_prefix_caching=True, enable_chunked_prefill=True, **CROWDED)
     vocabulary = Vocabulary.from_tokenizer(llm.get_tokenizer())
-    free = [SamplingParams(temperature=0.0, max_tokens=30, logprobs=2, stop=[chr(97 + n)]) for n in range(count // 4)]
     runs = []
-    for arguments, held in ((UNDRAFTED, count), (DRAFTED, count), (DRAFTED, 6), (DRAFTED, 6)):
-        listed = jobs(count, arguments, vocabulary)[:held]
+    for arguments, held, likely in (
+        (UNDRAFTED, count, 2),
+        (DRAFTED, count, 2),
+        (DRAFTED, count, None),
+        (DRAFTED, 6, 2),
+        (DRAFTED, 6, None),
+    ):
+        stops = [[chr(97 + n)] for n in range(count // 4)]
+        free = [SamplingParams(temperature=0.0, max_tokens=30, logprobs=likely, stop=stop) for stop in stops]
+        listed = jobs(count, arguments, vocabulary, likely)[:held]
+        verified.clear()
         params = [*(params for _, params in listed), *free]
         before = counted(llm, "vllm:spec_decode_num_accepted_tokens")
         outputs = llm.generate([*prompts(count)[:held], *prompts(count + len(free))[count:]], params, use_tqdm=False)
@@ -78,6 +108,7 @@ def greedy(count: int) -> Any:
                 "free": [told(output) for output in outputs[held:]],
                 "whole": [turn.accepts(out.outputs[0].text) for (turn, _), out in zip(listed, outputs, strict=False)],
                 "accepted": counted(llm, "vllm:spec_decode_num_accepted_tokens") - before,
+                "verified": verified["passes"],
                 "cached": [output.num_cached_tokens for output in outputs[:held]],
             }
         )
@@ -91,7 +122,8 @@ def aborted(count: int) -> Any:
     listed = jobs(count, DRAFTED, vocabulary)
     undisturbed = [told(o) for o in llm.generate(prompts(count), [params for _, params in listed], use_tqdm=False)]
     core, finished = llm.llm_engine, dict[str, Any]()
-    for number, ((_, params), prompt) in enumerate(zip(listed, prompts(count), strict=True)):
+    again = jobs(count, DRAFTED, vocabulary, logprobs=None)
+    for number, ((_, params), prompt) in enumerate(zip(again, prompts(count), strict=True)):
         core.add_request(str(number), prompt, params)
     for passes in range(1_000):
         if passes in (2, 3, 4):
@@ -143,8 +175,9 @@ def beside(count: int) -> Any:
     accepted = counted(drafting, "vllm:spec_decode_num_accepted_tokens")
     before = counted(drafting, "vllm:spec_decode_num_draft_tokens")
     few = turns()[0]
-    undrafted = [few.sampling_params(max_tokens=200, **way) for way in ({"min_p": 0.1}, {"logit_bias": {wanted: 1.0}})]
-    calls = drafting.generate(prompts(1) * 2, undrafted, use_tqdm=False)
+    ways: list[dict[str, Any]] = [{"min_p": 0.1}, {"logit_bias": {wanted: 1.0}}]
+    undrafted = [few.sampling_params(max_tokens=200, **way) for way in ways]
+    calls = drafting.generate(prompts(1) * len(ways), undrafted, use_tqdm=False)
     return {
         "biased": outputs[0].outputs[0].text,
         "narrow": list(outputs[1].outputs[0].token_ids),
