@@ -14,7 +14,7 @@ from statistics import fmean
 import aiohttp
 
 from benchmarks.results import Measurement
-from benchmarks.serving.arms import FREE, OURS, PEERS, UNDRAFTED, Arm
+from benchmarks.serving.arms import ANY_SPELLING, FEW_DRAFTS, FREE, OURS, PEERS, UNDRAFTED, Arm
 from benchmarks.serving.load import Answer, Load, closed_loop, open_loop
 from benchmarks.serving.servers import Kind, Server
 from benchmarks.statistics import mean_interval, percentile, ratio_interval, share_interval
@@ -167,7 +167,7 @@ def _passes(cell: Cell) -> float:
 
 
 def _ratios(case: str, cells_of: Mapping[str, Sequence[Cell]]) -> Iterator[Measurement]:
-    """Ours against the better of vLLM's backends, and against no constraint, by rounds."""
+    """Ours against the better of vLLM's backends and against no constraint, and ways of ours against ours, by rounds."""
     peers = [peer for peer in PEERS if peer in cells_of]
     for ours in (arm for arm in (UNDRAFTED, OURS) if arm in cells_of):
         if peers:
@@ -179,3 +179,6 @@ def _ratios(case: str, cells_of: Mapping[str, Sequence[Cell]]) -> Iterator[Measu
         if FREE in cells_of and min(cell.token_ms for arm in (ours, FREE) for cell in cells_of[arm]) > 0:
             pair = [[cell.token_ms for cell in cells_of[arm]] for arm in (ours, FREE)]
             yield Measurement(case, ours, "a token to unconstrained", "x", *ratio_interval(*pair), len(pair[0]))
+    for way in (arm for arm in (ANY_SPELLING, *FEW_DRAFTS) if arm in cells_of and OURS in cells_of):
+        pair = [[cell.calls_per_s for cell in cells_of[arm]] for arm in (way, OURS)]
+        yield Measurement(case, way, "calls/s to ours", "x", *ratio_interval(*pair), len(pair[0]))

@@ -21,6 +21,7 @@ from routine_grammar.demo.server import model_server
 
 MAX_SEQUENCES = 128
 MODEL = "benchmark"
+MOST_DRAFTS = 64
 # vLLM's counters: tokens proposed, and those of them that were accepted.
 _COUNTERS = {
     "drafted": "vllm:spec_decode_num_draft_tokens_total",
@@ -41,6 +42,7 @@ class Kind(StrEnum):
     UNDRAFTED = "undrafted"
     DRAFTED = "drafted"
     ANY_SPELLING = "any spelling"
+    MANY_DRAFTS = "many drafts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]
     if kind is Kind.ANY_SPELLING:
         flags += ["--routine-spelling", "any"]
     if kind not in (Kind.DRAFTED, Kind.ANY_SPELLING):
-        flags += ["--routine-drafts", "0"]
+        flags += ["--routine-drafts", str(MOST_DRAFTS if kind is Kind.MANY_DRAFTS else 0)]
     elif drafts is not None:
         flags += ["--routine-drafts", str(drafts)]
     return (sys.executable, "-m", "routine_grammar.serve", *flags)

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks.__main__ import main
 from benchmarks.results import Measurement, read_csv
-from benchmarks.serving.arms import ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
+from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
 from benchmarks.serving.load import Answer, RefusedError, closed_loop, open_loop, session
 from benchmarks.serving.measure import Cell, Way, run_cell, summarise
 from benchmarks.serving.servers import Kind, Server, command
@@ -156,14 +156,16 @@ def test_every_arm_constrains_in_its_own_way() -> None:
     assert "start:" in requests[GUIDANCE]["structured_outputs"]["grammar"]
     assert requests[REQUIRED]["tool_choice"] == "required"
     assert requests[UNDRAFTED] == requests[OURS] | {"vllm_xargs": {"routine_drafts": 0}}
+    few = Arm.of("ours with 8 drafts", [turn], BYTES).request("m", 0, "seed")
+    assert few == requests[OURS] | {"vllm_xargs": {"routine_drafts": 8}}
     judged = Arm.of(OURS, [turn], BYTES).judge(Answer(0, 0.0, content=turn.samples[0][:-2], reason="length"))
     assert (judged.valid, judged.cut_off) == (False, True)
 
 
 def test_servers_are_started_by_what_tells_them_apart() -> None:
     flags = {kind: list(command(kind, Path("m"), 4)) for kind in Kind}
-    drafting = (Kind.DRAFTED, Kind.ANY_SPELLING)
-    assert all(flags[kind][-2:] == ["--routine-drafts", "4" if kind in drafting else "0"] for kind in Kind)
+    drafts = {Kind.DRAFTED: "4", Kind.ANY_SPELLING: "4", Kind.MANY_DRAFTS: "64"}
+    assert all(flags[kind][-2:] == ["--routine-drafts", drafts.get(kind, "0")] for kind in Kind)
     assert "any" in flags[Kind.ANY_SPELLING]
     assert '{"backend": "guidance"}' in flags[Kind.GUIDANCE]
 
@@ -184,12 +186,14 @@ def test_ratios_are_paired_by_round() -> None:
         (way, XGRAMMAR): cells([4, 2, 4, 2], [12, 24, 12, 24]),
         (way, GUIDANCE): cells([3, 1.5, 3, 1.5], [12, 24, 12, 24]),
         (way, OURS): cells([8, 4, 8.4, 4], [10.1, 20.2, 10.1, 20.2], 8),
+        (way, ANY_SPELLING): cells([4, 2, 4.2, 2], [10.1, 20.2, 10.1, 20.2], 8),
     }
     told = {(line.arm, line.metric): line for line in summarise("small", found) if line.unit == "x"}
     ratio = told[OURS, "calls/s to vLLM xgrammar's"]
     assert 1.9 < ratio.low < 2.0 < ratio.middle < ratio.high < 2.2
     assert told[OURS, "passes a call to vLLM xgrammar's"].middle == pytest.approx(4 / 11)
     assert told[OURS, "a token to unconstrained"].middle == pytest.approx(1.01)
+    assert told[ANY_SPELLING, "calls/s to ours"].middle == pytest.approx(0.5)
 
 
 def test_intervals_hold_what_they_claim() -> None:
