@@ -95,7 +95,7 @@ def greedy(count: int) -> Any:
         (DRAFTED, 6, 2),
         (DRAFTED, 6, None),
     ):
-        stops = [[chr(97 + n)] for n in range(count // 4)]
+        stops = [[chr(97 + n % 26), chr(65 + n % 26)] for n in range(count // 4)]
         free = [SamplingParams(temperature=0.0, max_tokens=30, logprobs=likely, stop=stop) for stop in stops]
         listed = jobs(count, arguments, vocabulary, likely)[:held]
         verified.clear()
