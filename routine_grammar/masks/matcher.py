@@ -22,6 +22,11 @@ class _Place(NamedTuple):
     run: Run | None = None
     taken: int = 0
 
+    @classmethod
+    def behind(cls, run: Run, place: int) -> _Place:
+        """Where a sequence stands after a token of a run; behind its last one no run is known yet."""
+        return cls(run.after[place], run.tokens[place], run if place + 1 < len(run.tokens) else None, place + 1)
+
 
 class Matcher:
     """Follows one sequence. `budget` is how many tokens it may have in all; None: as many as it likes.
@@ -103,7 +108,7 @@ class Matcher:
             return False
         configuration, _, run, taken = self._history[-1]
         if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
-            self._history.append(_Place(run.after[taken], token_id, run if taken + 1 < len(run.tokens) else None, taken + 1))
+            self._history.append(_Place.behind(run, taken))
             return True
         if token_id in self._eos:
             if not self.may_end:
@@ -136,9 +141,7 @@ class Matcher:
             return
         end = min(taken + len(token_ids), len(run.tokens))
         if run.tokens[taken:end] == tuple(token_ids[: end - taken]):
-            self._history += [_Place(run.after[n], run.tokens[n], run, n + 1) for n in range(taken, end)]
-            if end == len(run.tokens) and end > taken:
-                self._history[-1] = self._history[-1]._replace(run=None)
+            self._history += [_Place.behind(run, place) for place in range(taken, end)]
 
     def rollback(self, count: int) -> None:
         """Undo the last `count` tokens."""
