@@ -42,9 +42,13 @@ def drafts_are_certain(vllm_config: Any) -> bool:
 
 def mark_certain(scheduler: Any, output: Any) -> None:
     """Mark a pass that was scheduled where its drafts are certain, and nobody in it asks for log-probabilities."""
-    if scheduler.structured_output_manager.routine_certain and output.scheduled_spec_decode_tokens:
-        scheduled = (scheduler.requests[name].sampling_params for name in output.num_scheduled_tokens)
-        setattr(output, _CERTAIN, all(params is None or params.logprobs is None for params in scheduled))
+    drafts = output.scheduled_spec_decode_tokens
+    if not scheduler.structured_output_manager.routine_certain or not drafts:
+        return
+    if any(_NOTHING in tokens for tokens in drafts.values()):
+        return  # there are positions to throw away behind the pass, as vLLM does where it verifies
+    scheduled = (scheduler.requests[name].sampling_params for name in output.num_scheduled_tokens)
+    setattr(output, _CERTAIN, all(params is None or params.logprobs is None for params in scheduled))
 
 
 def patch_certain_masks() -> None:

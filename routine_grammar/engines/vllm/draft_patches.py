@@ -67,10 +67,12 @@ def patch_drafts() -> None:
 
 
 def patch_scheduling() -> None:
-    """Leave drafts out of a pass where others would pay for them, and mark a pass whose drafts are certain.
+    """Leave drafts out of a pass where others would pay for them, pad none, and mark a pass whose drafts are certain.
 
-    Why: drafts take the pass's tokens before requests that wait, and beside some requests vLLM can't verify any
-    (`bars_drafts`). Goes when vLLM schedules drafts last and its rejection sampler takes every request.
+    Why: drafts take the pass's tokens before requests that wait; beside some requests vLLM can't verify any (`bars_drafts`);
+    and a request whose prompt is cached but for one token gets drafts that are no tokens, so that each request of a pass has
+    as many, which ours have not. Goes when vLLM schedules drafts last, its rejection sampler takes every request, and padding
+    is a proposer's choice.
     """
     from vllm.v1.core.sched.scheduler import Scheduler
 
@@ -84,12 +86,14 @@ def patch_scheduling() -> None:
 
     def scheduling(original: Callable[..., Any]) -> Callable[..., Any]:
         def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.running and is_ours(self.vllm_config.speculative_config):
+            if is_ours(config := self.vllm_config.speculative_config):
+                # Where the number of drafts goes by that of requests, as this says, vLLM does not pad.
+                self.dynamic_sd_lookup = [config.num_speculative_tokens] * (self.max_num_running_reqs + 1)
                 barring = self.__dict__.get("routine_barring")
                 if barring:
                     barring.intersection_update(self.requests)
                 room = 0 if barring else room_for_drafts(len(self.running), self.max_num_scheduled_tokens)
-                if room < self.vllm_config.speculative_config.num_speculative_tokens:
+                if room < config.num_speculative_tokens:
                     for request in self.running:
                         request.spec_token_ids = request.spec_token_ids[:room]
             output = original(self, *args, **kwargs)

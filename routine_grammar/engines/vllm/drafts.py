@@ -100,4 +100,4 @@ def bars_drafts(request: Any) -> bool:
 
 def room_for_drafts(running: int, tokens: int) -> int:
     """How many drafts each of the running requests may have in a pass of that many tokens: half of them is others'."""
-    return tokens // (2 * running)
+    return tokens // (2 * max(running, 1))

@@ -35,8 +35,9 @@ def drafting_engine(spelling: Spelling = Spelling.CANONICAL, drafts: int = 16, *
 
 
 def prompts(count: int) -> list[dict[str, list[int]]]:
-    """Prompts that begin alike, for as long as a block of the cache is."""
-    return [{"prompt_token_ids": [30 + place for place in range(32)] + [30 + (n * 7) % 60, 40 + n % 40]} for n in range(count)]
+    """Prompts that begin alike, for as long as a block of the cache is; every third is that block and one token."""
+    block = [30 + place for place in range(32)]
+    return [{"prompt_token_ids": [*block, 30 + (n * 7) % 60, 40 + n % 40][: 33 + (n % 3 > 0)]} for n in range(count)]
 
 
 def told(output: Any) -> dict[str, Any]:
