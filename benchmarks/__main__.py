@@ -7,10 +7,13 @@ the GPU kernels, and needs one. `compare` holds two CSVs against each other.
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -87,22 +90,15 @@ def _measure_compile(console: Console, options: argparse.Namespace) -> None:
 def _measure_serve(console: Console, options: argparse.Namespace) -> None:
     asked = serving.options_of(options)
     header = describe_run(SEED) | serving.describe(asked) | {"noise": NOISE}
-    measurements: list[Measurement] = []
-    try:
-        with _progress(console, "serve", asked.steps()) as advance:
-            serving.measure(asked, SEED, advance, measurements)
-    finally:  # what was measured before something failed is not lost
-        if measurements:
-            _report_serve(console, options.output, header, measurements, large=asked.large)
 
+    def tell(part: str, measurements: Sequence[Measurement]) -> None:
+        ratios = [measurement for measurement in measurements if measurement.unit == "x"]
+        others = [measurement for measurement in measurements if measurement.unit != "x"]
+        kind = f"serve_131k_{part}" if asked.large else f"serve_{part}"
+        _report(console, options.output, kind, header, {"Calls through a server": others, "Ours to others": ratios})
 
-def _report_serve(
-    console: Console, folder: Path, header: dict[str, str], measurements: Sequence[Measurement], *, large: bool
-) -> None:
-    ratios = [measurement for measurement in measurements if measurement.unit == "x"]
-    others = [measurement for measurement in measurements if measurement.unit != "x"]
-    kind = "serve_131k" if large else "serve"
-    _report(console, folder, kind, header, {"Calls through a server": others, "Ours to others": ratios})
+    with _progress(console, "serve", asked.steps()) as advance:
+        serving.measure(asked, SEED, advance, tell)
 
 
 def _measure_kernels(console: Console, options: argparse.Namespace) -> None:
@@ -130,10 +126,26 @@ _COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {
 
 @contextmanager
 def _progress(console: Console, title: str, total: int) -> Iterator[Callable[[str], None]]:
+    if not console.is_terminal:
+        yield _lines(console, title, total)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, advance=1, description=f"{title}: {done}")
+
+
+def _lines(console: Console, title: str, total: int) -> Callable[[str], None]:
+    """A line for every hundredth of what is done: a log has no place for bars."""
+    began, steps = time.monotonic(), itertools.count(1)
+
+    def advance(done: str) -> None:
+        step = next(steps)
+        if step * 100 // total > (step - 1) * 100 // total:
+            elapsed = timedelta(seconds=round(time.monotonic() - began))
+            console.print(f"{title}: {done}; {step} of {total}, {elapsed}", highlight=False, markup=False)
+
+    return advance
 
 
 def _report(console: Console, folder: Path, kind: str, header: dict[str, str], tables: dict[str, list[Measurement]]) -> None:

@@ -5,6 +5,7 @@ In: the CSVs of a folder. Out: SVGs beside them, the same bytes for the same CSV
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,19 +47,20 @@ def draw(folder: Path) -> list[Path]:
 
     Raises `FileNotFoundError` where a CSV is missing.
     """
-    masks, calls = (read_csv(_newest(folder, kind)) for kind in ("compile", "serve"))
-    return [_draw_readme(folder, masks, calls), _draw_serve(folder, calls)]
+    masks, shown = (read_csv(_newest(folder, kind)) for kind in ("compile", f"serve_{SHOWN}"))
+    parts = [read_csv(_newest(folder, f"serve_{part}")) for part in (*SIZES, "growth") if _results(folder, f"serve_{part}")]
+    newest = max((header for header, _ in parts), key=lambda header: header["date"])
+    return [_draw_readme(folder, masks, shown), _draw_serve(folder, newest, [each for _, part in parts for each in part])]
 
 
-def _draw_readme(
-    folder: Path, masks: tuple[dict[str, str], list[Measurement]], calls: tuple[object, list[Measurement]]
-) -> Path:
+def _draw_readme(folder: Path, masks: Run, calls: Run) -> Path:
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     first_masks = [each for each in masks[1] if each.metric == "text to first mask" and each.case in SIZES]
     _bars(left, first_masks, "milliseconds, logarithmic", f"Grammar text to first mask\n{masks[0]['vocabulary']}")
     left.set_yscale("log")
-    left.set_ylim(top=20 * left.get_ylim()[1])  # room for the legend
+    least, most = (of(each.middle for each in first_masks) for of in (min, max))
+    left.set_ylim(least / 3, 40 * most)  # room for the legend
     shown = _of_size(calls[1], SHOWN, "calls", "/s")
     _bars(
         right, [each for each in shown if each.arm != "unconstrained"], "calls a second", "Calls through a server, medium turns"
@@ -67,9 +69,8 @@ def _draw_readme(
     return _save(figure, folder / FILE, masks[0])
 
 
-def _draw_serve(folder: Path, calls: Run) -> Path:
+def _draw_serve(folder: Path, header: dict[str, str], measured: Sequence[Measurement]) -> Path:
     """Calls a second, passes a call and time a token by size, then what grows."""
-    header, measured = calls
     grown = [axis for axis in GROWTH if _growth(measured, axis)]
     sizes = [size for size in SIZES if any(each.case.startswith(f"{size}, ") for each in measured)]
     rows = len(sizes) + bool(grown)
@@ -93,10 +94,14 @@ def _save(figure: Figure, file: Path, run: dict[str, str]) -> Path:
 
 
 def _newest(folder: Path, kind: str) -> Path:
-    files = sorted(folder.glob(f"*_{kind}.csv"))
+    files = _results(folder, kind)
     if not files:
-        raise FileNotFoundError(f"{folder} holds no *_{kind}.csv: run `python -m benchmarks {kind}` first")
+        raise FileNotFoundError(f"{folder} holds no *_{kind}.csv: run `python -m benchmarks {kind.split('_')[0]}` first")
     return files[-1]
+
+
+def _results(folder: Path, kind: str) -> list[Path]:
+    return sorted(folder.glob(f"*_{kind}.csv"))
 
 
 def _of_size(measured: Sequence[Measurement], size: str, metric: str, unit: str) -> list[Measurement]:
@@ -123,8 +128,7 @@ def _bars(axes: Axes, measurements: Sequence[Measurement], unit: str, title: str
         spread = [[each.middle - each.low for _, each in shown], [each.high - each.middle for _, each in shown]]
         heights = [each.middle for _, each in shown]
         axes.bar(places, heights, width * 0.92, yerr=spread, label=arm, color=COLOURS[arm], ecolor="#444444", capsize=2)
-    axes.set_ylim(bottom=0)
-    axes.set_xticks(range(len(cases)), [case.replace(" at random", "\nat random") for case in cases])
+    axes.set_xticks(range(len(cases)), [re.sub(" (client|at)", r"\n\1", case) for case in cases], fontsize=8)
     _finish(axes, unit, title, legend=legend and bool(arms))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ from benchmarks.serving import cold, growth
 from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, MAX_TOKENS, REQUIRED, SERVER_OF, XGRAMMAR, Arm
 from benchmarks.serving.large_model import NAME, large_model_path
 from benchmarks.serving.load import RefusedError, session
-from benchmarks.serving.measure import Advance, Way, measure_rounds, summarise
+from benchmarks.serving.measure import Advance, Cell, Way, measure_rounds, summarise, whole_rounds
 from benchmarks.serving.servers import MODEL, Kind, Server, started
 from benchmarks.vocabularies import Tokenization, demo_tokenization, model_tokenization
 from benchmarks.workload import SIZES, STRING_CHARS, make_bounded_case
@@ -25,6 +25,8 @@ TURNS = 4  # different turns of a size, asked for over and over
 SAMPLES = 4
 ROUNDS = 20
 CALLS_A_CLIENT = 3
+
+Tell = Callable[[str, Sequence[Measurement]], None]  # what a part was called, and what was measured in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,11 @@ def defaults() -> dict[str, object]:
 def options_of(args: argparse.Namespace) -> Options:
     """The options that were given; `quick` has few of all.
 
-    Raises `ValueError` for arms that one server that runs already can't tell apart.
+    Raises `ValueError` for arms that one server that runs already can't tell apart, and where no round can be repeated.
     """
     options = Options(**{name: getattr(args, name) for name in Options.__slots__})
+    if options.rounds < 2:
+        raise ValueError(f"--rounds {options.rounds}: there is no interval of fewer than 2")
     if options.url is not None:
         if options.arms == ARMS:
             options = replace(options, arms=(FREE, REQUIRED))
@@ -109,38 +113,41 @@ def describe(options: Options) -> dict[str, str]:
         "grammars": f"{TURNS} turns of each size over and over; strings of at most {STRING_CHARS} characters, at most "
         f"{MAX_TOKENS} tokens a call",
         "drafts": f"{drafts} tokens a request and pass",
-        "numbers": f"middle with a 95% interval from low to high over {options.rounds} rounds, ratios by pairs of one round, "
-        "shares over all calls; growth: p50 with p20 and p80",
+        "numbers": "middle with a 95% interval from low to high over as many rounds as count says, ratios by pairs of one "
+        "round, shares over all calls; growth: p50 with p20 and p80",
     }
 
 
-def measure(options: Options, seed: int, advance: Advance, measured: list[Measurement]) -> None:
-    """Measure all that is asked for, into `measured` as it comes.
+def measure(options: Options, seed: int, advance: Advance, tell: Tell) -> None:
+    """Measure all that is asked for, and tell of each part as it is done: of a size, cold grammars, growth.
 
-    Raises `EngineError` where a server does not start, `RefusedError` where one refuses a request, `TimeoutError`.
+    Of a size that is not measured to its end, the rounds are told that are whole. Raises `EngineError` where a server does not
+    start, `RefusedError` where one refuses a request, `TimeoutError`.
     """
     tokenization = model_tokenization(NAME, large_model_path()) if options.large else demo_tokenization()
-    asyncio.run(_measure(options, tokenization, seed, advance, measured))
+    asyncio.run(_measure(options, tokenization, seed, advance, tell))
 
 
-async def _measure(
-    options: Options, tokenization: Tokenization, seed: int, advance: Advance, measured: list[Measurement]
-) -> None:
+async def _measure(options: Options, tokenization: Tokenization, seed: int, advance: Advance, tell: Tell) -> None:
     async with _servers(options) as servers, session() as http:
         advance("servers are up")
         for size in options.sizes:
             turns = [make_bounded_case(size, SAMPLES, seed + number) for number in range(TURNS)]
             arms = [Arm.of(name, turns, tokenization) for name in options.arms]
-            tell = partial(_tell, advance, size)
-            found = await measure_rounds(http, servers, arms, options.ways(), options.rounds, f"{seed} {size}", tell)
-            measured += summarise(size, found)
+            found: dict[tuple[Way, str], list[Cell]] = {}
+            done = partial(_advance, advance, size)
+            try:
+                await measure_rounds(http, servers, arms, options.ways(), options.rounds, f"{seed} {size}", done, found)
+            finally:
+                if whole := whole_rounds(found):
+                    tell(size, list(summarise(size, whole)))
         if options.cold:
-            measured += await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance)
+            tell("cold", await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance))
         if options.growth:
-            measured += await growth.measure_growth(http, servers, tokenization, seed, advance)
+            tell("growth", await growth.measure_growth(http, servers, tokenization, seed, advance))
 
 
-def _tell(advance: Advance, size: str, done: str) -> None:
+def _advance(advance: Advance, size: str, done: str) -> None:
     advance(f"{size}, {done}")
 
 
@@ -156,7 +163,7 @@ async def _servers(options: Options) -> AsyncIterator[Mapping[Kind, Server]]:
 
 def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     def names(text: str) -> tuple[str, ...]:
-        given = tuple(text.split(","))
+        given = tuple(name for name in text.split(",") if name)
         if unknown := [name for name in given if name not in known]:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
         return given

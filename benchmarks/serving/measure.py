@@ -106,9 +106,10 @@ async def measure_rounds(
     rounds: int,
     seed: str,
     advance: Advance,
-) -> dict[tuple[Way, str], list[Cell]]:
-    """`rounds` of every arm in every way, the arms of a round in a random order, after one that warms up."""
-    found: dict[tuple[Way, str], list[Cell]] = {(way, arm.name): [] for way in ways for arm in arms}
+    found: dict[tuple[Way, str], list[Cell]],
+) -> None:
+    """`rounds` of every arm in every way into `found`, the arms of a round in a random order, after one that warms up."""
+    found |= {(way, arm.name): [] for way in ways for arm in arms}
     for arm in arms:
         await run_cell(http, servers[arm.server], arm, Way(2 * len(arm.turns), clients=4), f"{seed} warm-up")
     for number in range(rounds):
@@ -116,7 +117,12 @@ async def measure_rounds(
             for arm in random.Random(f"{seed} {number} {way}").sample(arms, len(arms)):
                 found[way, arm.name].append(await run_cell(http, servers[arm.server], arm, way, f"{seed} {number}"))
                 advance(f"round {number + 1}, {way}, {arm.name}")
-    return found
+
+
+def whole_rounds(found: Mapping[tuple[Way, str], Sequence[Cell]]) -> dict[tuple[Way, str], Sequence[Cell]]:
+    """The rounds that every arm took part in, in every way; nothing where that is not two: there is no interval then."""
+    rounds = min(map(len, found.values()), default=0)
+    return {each: cells[:rounds] for each, cells in found.items()} if rounds > 1 else {}
 
 
 def summarise(size: str, found: Mapping[tuple[Way, str], Sequence[Cell]]) -> Iterator[Measurement]:

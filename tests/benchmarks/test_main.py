@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_the_newest_results_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no *_compile.csv" in capsys.readouterr().out
     shutil.copy(newest("compile"), tmp_path)
     assert main(["plot", "--output", str(tmp_path)]) == 1
-    assert "no *_serve.csv" in capsys.readouterr().out
+    assert "no *_serve_medium.csv" in capsys.readouterr().out
     run = describe_run(1)
     measured = [
         Measurement(f"{size}, {way}", arm, metric, unit, 3.0, 2.0, 4.0, 5)
@@ -72,15 +73,26 @@ def test_the_newest_results_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixt
         for number in (1, 10, 100)
         for kind in ("new", "known")
     ]
-    for date, lines in (("2026-01-01", measured[:9]), ("2026-01-02", [*measured, *grown])):
-        write_csv(tmp_path, "serve", {**run, "date": date}, lines)
+    parts = {size: [each for each in measured if each.case.startswith(size)] for size in SIZES} | {"growth": grown}
+    for date, part in (("2026-01-01", "small"), *(("2026-01-02", part) for part in parts)):
+        write_csv(tmp_path, f"serve_{part}", {**run, "date": date}, parts[part])
     assert main(["plot", "--output", str(tmp_path)]) == 0
     picture, served = ((tmp_path / name).read_text(encoding="utf-8") for name in ("benchmark.svg", "serve.svg"))
-    for text in ("routine_grammar", "llguidance", "vLLM xgrammar", "8 clients", read(newest("compile"))[0]["processor"]):
+    for text in ("routine_grammar", "llguidance", "vLLM xgrammar", ">clients<", read(newest("compile"))[0]["processor"]):
         assert text in picture
     for text in ("medium: forward passes a call", "Growth: tools", "ours, known grammar", "2026-01-02", "unconstrained"):
         assert text in served
     assert "unconstrained" not in picture
+
+
+def test_the_pictures_are_those_of_the_newest_results(tmp_path: Path) -> None:
+    for file in RESULTS.glob("*.csv"):
+        shutil.copy(file, tmp_path)
+    assert main(["plot", "--output", str(tmp_path)]) == 0
+    for name in ("benchmark.svg", "serve.svg"):
+        drawn, kept = (re.findall("<text[^>]*>([^<]*)</text>", (folder / name).read_text()) for folder in (tmp_path, RESULTS))
+        assert len(drawn) > 20
+        assert drawn == kept, "run `python -m benchmarks plot` and commit what it draws"
 
 
 def newest(kind: str) -> Path:

@@ -20,7 +20,7 @@ from benchmarks.__main__ import main
 from benchmarks.results import Measurement, read_csv
 from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
 from benchmarks.serving.load import Answer, RefusedError, closed_loop, open_loop, session
-from benchmarks.serving.measure import Cell, Way, run_cell, summarise
+from benchmarks.serving.measure import Cell, Way, run_cell, summarise, whole_rounds
 from benchmarks.serving.servers import Kind, Server, command
 from benchmarks.statistics import mean_interval, percentile, ratio_interval, share_interval, student_t_95
 from benchmarks.vocabularies import Tokenization
@@ -220,12 +220,29 @@ def test_what_one_server_cannot_tell_apart_is_refused(options: list[str], capsys
     assert "--url: one server" in capsys.readouterr().out
 
 
+def test_of_an_interrupted_run_the_whole_rounds_are_told() -> None:
+    ways = Way(1, clients=1), Way(1, clients=8)
+    found = {(way, arm): cells([4, 2, 4, 2], [10, 20, 10, 20]) for way in ways for arm in (FREE, OURS)}
+    found[ways[1], OURS].pop()
+    assert {len(each) for each in whole_rounds(found).values()} == {3}
+    found[ways[1], OURS][1:] = []
+    assert not whole_rounds(found)
+    assert not whole_rounds({})
+
+
+def test_one_round_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--rounds", "1"]) == 1
+    assert "--rounds 1: there is no interval" in capsys.readouterr().out
+
+
 @pytest.mark.server
 def test_a_real_server_is_measured(base_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--url", base_url, "--model", "routine-demo", "--arms", f"{FREE},{OURS}", "--sizes", "small"]
     options += ["--clients", "2", "--rates", "20", "--rounds", "2", "--output", str(tmp_path)]
-    assert main(["serve", *options]) == 0, capsys.readouterr().out
-    (file,) = tmp_path.iterdir()
+    status, said = main(["serve", *options]), capsys.readouterr().out
+    assert status == 0, said
+    assert "serve: small, round 2, 20 calls/s at random, " in said
+    (file,) = tmp_path.glob("*_serve_small.csv")
     header, lines = read_csv(file)
     assert header["grammars"].startswith("4 turns of each size")
     told: dict[tuple[str, str, str], Measurement] = {(line.case, line.arm, line.metric): line for line in lines}
