@@ -139,7 +139,7 @@ def sampled(count: int) -> Any:
     """How often each text of a small grammar comes, by spelling, drafted and not; several samples a request."""
     found = {}
     for spelling in Spelling:
-        llm = drafting_engine(spelling, 8, max_num_seqs=64)
+        llm = drafting_engine(spelling, 8, max_num_seqs=200)
         for place, (name, arguments) in enumerate({"drafted": DRAFTED, "undrafted": UNDRAFTED}.items()):
             each = 50  # samples of a request: vLLM seeds them one after the other
             seeds = range(place * count, (place + 1) * count, each)

@@ -9,7 +9,7 @@ import pytest
 
 from routine_grammar.grammar.dialects import dialect_names
 from tests.grammar.dialect_calls import KEYS, TOOLS, compiled
-from tests.scale import SCALE
+from tests.scale import ENGINE_SCALE
 from tests.serve.parsers import calls_written
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
 @pytest.mark.parametrize("dialect", dialect_names())
 def test_a_random_model_says_whole_calls(engine: LLM, dialect: str) -> None:
     turns = [compiled(dialect).turn(position, KEYS) for position in compiled(dialect).graph.positions]
-    jobs = [turn for turn in turns for _ in range(3 * SCALE)]
+    jobs = [turn for turn in turns for _ in range(3 * ENGINE_SCALE)]
     params = [turn.sampling_params(temperature=1.0, seed=seed, max_tokens=400) for seed, turn in enumerate(jobs)]
     schemas: dict[str, Any] = {tool.name: tool.input_schema for tool in TOOLS}
     calls = 0

@@ -12,7 +12,7 @@ import pytest
 from routine_grammar import Vocabulary
 from routine_grammar.api import CompiledRoutine, Turn, compile_schema
 from routine_grammar.routine.keys import MemoryKey, parse_key
-from tests.scale import SCALE
+from tests.scale import ENGINE_SCALE
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -76,7 +76,7 @@ def parsed_calls(engine: LLM, text: str) -> tuple[str | None, list[Any]]:
 
 def test_two_hundred_turns_are_whole_legal_calls(engine: LLM, demo: dict[str, CompiledRoutine]) -> None:
     turns = [(compiled, *turn) for compiled in demo.values() for turn in all_turns(compiled)]
-    jobs = [turns[number % len(turns)] for number in range(200 * SCALE)]
+    jobs = [turns[number % len(turns)] for number in range(200 * ENGINE_SCALE)]
     params = [turn.sampling_params(temperature=1.0, seed=seed, max_tokens=600) for seed, (_, _, turn, _) in enumerate(jobs)]
     outputs = engine.generate(["Begin."] * len(jobs), params, use_tqdm=False)
     calls = 0
@@ -94,7 +94,7 @@ def test_two_hundred_turns_are_whole_legal_calls(engine: LLM, demo: dict[str, Co
         assert found[0].function.name in turn.tools
         arguments = resolved(json.loads(found[0].function.arguments), compiled, live)
         jsonschema.validate(arguments, dict(compiled.scope.tools[found[0].function.name].input_schema))
-    assert calls > 150 * SCALE
+    assert calls > 150 * ENGINE_SCALE
 
 
 def test_outputs_cut_by_max_tokens_are_whole(engine: LLM, demo: dict[str, CompiledRoutine], vocabulary: Vocabulary) -> None:
