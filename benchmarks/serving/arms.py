@@ -63,15 +63,19 @@ class Arm:
         return SERVER_OF[self.name]
 
     def request(self, model: str, number: int, seed: str) -> dict[str, Any]:
-        """The body of a request: turns one after the other, each request with a seed of its own."""
+        """The body of a request: turns one after the other, each request with a seed of its own.
+
+        But in any spelling: seeded requests are not drafted there.
+        """
         turn = number % len(self.turns)
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": _PROMPT}],
             "max_tokens": MAX_TOKENS,
             "temperature": 1,
-            "seed": random.Random(f"{seed} {number}").getrandbits(31),
         }
+        if self.name != ANY_SPELLING:
+            body["seed"] = random.Random(f"{seed} {number}").getrandbits(31)
         return {**body, **self.constraints[turn]}
 
     def judge(self, answer: Answer) -> Outcome:

@@ -121,8 +121,9 @@ class Vocabulary:
         else:
             raise VocabularyError(f"tokens are decoded by {decoder[:80]}; expected a ByteLevel or a ByteFallback decoder")
         vocabulary = tokenizer.get_vocab()
-        added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
         tokens = [b""] * (max(vocabulary.values()) + 1)
+        # A tokenizer may have had one added that its model has no place for, as vLLM's for embeddings in prompts has.
+        added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if index < len(tokens)}
         for text, index in vocabulary.items():
             if text not in added:
                 tokens[index] = token_bytes(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from routine_grammar.engines.vllm.drafts import (
     BESIDE,
     DEFAULT_DRAFTS,
+    IN_PIPELINES,
     MAX_DRAFTS,
+    WITH_STATE,
     has_custom_processors,
     speculative_config,
 )
@@ -34,10 +37,11 @@ def add_flags(group: Any) -> None:
     )
 
 
-def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
+def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> str | None:
     """Turn the flags into vLLM's own; returns a sentence where drafts that are on by default can't be, else None.
 
-    Raises `EngineError` where drafts were asked for that can't be.
+    `keeps_state`: whether the model keeps a state beside keys and values, asked where it matters. Raises `EngineError` where
+    drafts were asked for that can't be.
     """
     asked = args.routine_drafts
     given = args.speculative_config or {}
@@ -47,7 +51,10 @@ def apply_flags(args: Any, *, on_cpu: bool) -> str | None:
         raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")
     drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
     said = None
-    if drafts and (obstacle := _obstacle(args)):
+    obstacle = _obstacle(args) if drafts else None
+    if drafts and not obstacle and on_cpu and _method(args) is None and keeps_state():
+        obstacle = WITH_STATE
+    if obstacle:
         if asked is not None:
             raise EngineError(f"argument --routine-drafts: {obstacle}")
         drafts, said = 0, f"forced text is not drafted: {obstacle}"
@@ -94,6 +101,8 @@ def _obstacle(args: Any) -> str | None:
         return "vLLM does not apply logits processors of one's own to drafts"
     if args.async_scheduling:
         return "under --async-scheduling the tokens to verify are fixed before a grammar is asked"
+    if (args.pipeline_parallel_size or 1) > 1 and method is None:
+        return IN_PIPELINES
     if getattr(args, "runner", None) == "pooling":
         return "a pooling model decodes nothing"
     return None

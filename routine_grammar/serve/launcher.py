@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,21 @@ def _serve(arguments: list[str], own: argparse.Namespace, folder: Path) -> int:
     configure_logging_from_args(args)
     from vllm.platforms import current_platform
 
-    if said := drafting.apply_flags(args, on_cpu=current_platform.is_cpu()):
+    if said := drafting.apply_flags(args, on_cpu=current_platform.is_cpu(), keeps_state=lambda: _keeps_state(args)):
         _say(said)
     validate_parsed_serve_args(args)
     threading.Thread(target=_announce, args=(args, demo, started), daemon=True).start()
     ServeSubcommand.cmd(args)
     return 0
+
+
+def _keeps_state(args: argparse.Namespace) -> bool:
+    """Whether vLLM finds that the model keeps a state. What it can't read at all, it tells itself when it starts."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    with suppress(Exception):
+        return bool(AsyncEngineArgs.from_cli_args(args).create_model_config().has_inner_state)
+    return False
 
 
 def _demo_model() -> str:

@@ -140,6 +140,18 @@ def test_a_tokenizer_that_truncates_for_others_does_not_for_us() -> None:
     assert len(matcher.forced_tokens()) > 4
 
 
+def test_a_token_that_is_added_beyond_a_models_vocabulary_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM adds one for embeddings in prompts, behind the back of the vocabulary that it keeps."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(demo_model_path())
+    plain, kept = Vocabulary.from_tokenizer(tokenizer), dict(tokenizer.get_vocab())
+    tokenizer.add_tokens(["<prompt_embeds>"], special_tokens=True)
+    monkeypatch.setattr(tokenizer, "get_vocab", lambda: kept)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    assert (vocabulary.size, vocabulary.special) == (plain.size, plain.special)
+
+
 @settings(max_examples=60 * SCALE, deadline=None)
 @given(grammars, st.integers(0, 1 << 30))
 def test_a_text_as_its_tokenizer_writes_it_is_always_allowed(grammar: Grammar, seed: int) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from routine_grammar.demo.model import demo_model_path
 from routine_grammar.engines.vllm.drafts import DEFAULT_DRAFTS, most_drafts, speculative_config
 from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
 from routine_grammar.errors import EngineError
-from routine_grammar.serve.drafting import add_flags, apply_flags
+from routine_grammar.serve import drafting
+from routine_grammar.serve.drafting import add_flags
+from routine_grammar.serve.launcher import _keeps_state
 
 
 def parsed(*flags: str, **vllm: Any) -> Namespace:
@@ -23,10 +28,21 @@ def parsed(*flags: str, **vllm: Any) -> Namespace:
     return parser.parse_args(flags, Namespace(**{**dict.fromkeys(names.split()), "runner": "auto", **vllm}))
 
 
-def engine(args: Namespace, async_scheduling: bool = False) -> Any:
+def apply_flags(args: Namespace, *, on_cpu: bool, keeps_state: bool = False) -> str | None:
+    return drafting.apply_flags(args, on_cpu=on_cpu, keeps_state=lambda: keeps_state)
+
+
+def engine(args: Namespace, async_scheduling: bool = False, **more: Any) -> Any:
     """An engine's configuration as the flags have it."""
     given = args.speculative_config
+    default = {
+        "use_v2_model_runner": False,
+        "parallel_config": SimpleNamespace(pipeline_parallel_size=1),
+        "device_config": SimpleNamespace(device_type="cpu"),
+        "model_config": SimpleNamespace(has_inner_state=False),
+    }
     return SimpleNamespace(
+        **{**default, **more},
         speculative_config=SimpleNamespace(**{"model": None, **given}) if given else None,
         scheduler_config=SimpleNamespace(async_scheduling=async_scheduling),
         additional_config=args.additional_config,
@@ -96,6 +112,7 @@ def test_our_own_speculative_configuration_is_taken_as_ours() -> None:
         ({"logits_processors": ["mine:Processor"]}, "logits processors of one's own"),
         ({"async_scheduling": True}, "--async-scheduling"),
         ({"runner": "pooling"}, "a pooling model decodes nothing"),
+        ({"pipeline_parallel_size": 2}, "the stages of a pipeline"),
     ],
 )
 def test_what_vllm_cannot_verify_is_refused_or_told(vllm: dict[str, Any], obstacle: str) -> None:
@@ -142,3 +159,41 @@ def test_settings_that_cannot_be_are_refused(entry: Any, message: str) -> None:
 def test_without_an_entry_settings_are_the_default() -> None:
     assert EngineSettings.of(SimpleNamespace(additional_config={})) == EngineSettings()
     assert EngineSettings.of(SimpleNamespace(additional_config=object())).spelling is Spelling.CANONICAL
+
+
+def test_models_that_keep_a_state_are_not_drafted_on_cpus() -> None:
+    args = parsed()
+    assert "models that keep one" in str(apply_flags(args, on_cpu=True, keeps_state=True))
+    assert (args.speculative_config, most_drafts(engine(args))) == (None, 0)
+    with pytest.raises(EngineError, match="--routine-drafts: on CPUs, vLLM loses the state"):
+        apply_flags(parsed("--routine-drafts", "4"), on_cpu=True, keeps_state=True)
+    assert apply_flags(parsed("--routine-drafts", "4"), on_cpu=False, keeps_state=True) is None
+
+
+def test_engines_that_are_made_without_the_launcher_refuse_what_it_does() -> None:
+    args = parsed("--routine-drafts", "4")
+    apply_flags(args, on_cpu=True)
+    stateful = SimpleNamespace(has_inner_state=True)
+    with pytest.raises(EngineError, match="on CPUs, vLLM loses the state"):
+        most_drafts(engine(args, model_config=stateful))
+    assert most_drafts(engine(args, model_config=stateful, device_config=SimpleNamespace(device_type="cuda"))) == 4
+    with pytest.raises(EngineError, match="the stages of a pipeline"):
+        most_drafts(engine(args, parallel_config=SimpleNamespace(pipeline_parallel_size=2)))
+    assert most_drafts(engine(args, use_v2_model_runner=True)) == 0
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "keeps"), [({"architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2"}, True), (None, False)]
+)
+def test_vllm_tells_whether_a_model_keeps_a_state(kind: dict[str, Any] | None, keeps: bool, tmp_path: Path) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    (tmp_path / "config.json").write_text(json.dumps(kind))
+    model = demo_model_path() if kind is None else tmp_path
+    args = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(["--model", str(model)])
+    assert _keeps_state(args) is keeps
+    args.model = str(tmp_path / "none")
+    assert _keeps_state(args) is False

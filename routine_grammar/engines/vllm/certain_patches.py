@@ -29,14 +29,13 @@ def apply_certain_patches() -> None:
 def drafts_are_certain(vllm_config: Any) -> bool:
     """Whether every draft of an engine is one that its mask leaves alone, and a pass may take it for granted.
 
-    Not with any spelling; not beside a proposer of drafts that are none of ours; and not where vLLM keeps a state for each
-    draft (hybrid models) or sends tokens between the stages of a pipeline.
+    Not with any spelling; not beside a proposer of drafts that are none of ours; and not where a model keeps a state for each
+    draft.
     """
     return (
         is_ours(vllm_config.speculative_config)
         and EngineSettings.of(vllm_config).spelling is Spelling.CANONICAL
-        and not vllm_config.model_config.is_hybrid
-        and vllm_config.parallel_config.pipeline_parallel_size == 1
+        and not vllm_config.model_config.has_inner_state
     )
 
 
@@ -47,8 +46,12 @@ def mark_certain(scheduler: Any, output: Any) -> None:
         return
     if any(_NOTHING in tokens for tokens in drafts.values()):
         return  # there are positions to throw away behind the pass, as vLLM does where it verifies
-    scheduled = (scheduler.requests[name].sampling_params for name in output.num_scheduled_tokens)
-    setattr(output, _CERTAIN, all(params is None or params.logprobs is None for params in scheduled))
+    setattr(output, _CERTAIN, not any(wants_logprobs(scheduler.requests[name]) for name in output.num_scheduled_tokens))
+
+
+def wants_logprobs(request: Any) -> bool:
+    """Whether a request asks for log-probabilities, so that its drafts need logits."""
+    return request.sampling_params is not None and request.sampling_params.logprobs is not None
 
 
 def patch_certain_masks() -> None:
@@ -110,9 +113,25 @@ def sample_certain(runner: Any, logits: Any) -> Any:
     certain = runner.__dict__.get(_CERTAIN)
     if not certain:
         return None
+    for row, generator in runner.input_batch.generators.items():
+        pass_over(generator, len(certain.get(runner.input_batch.req_ids[row], ())), logits)
     sampled = runner.sampler(logits=logits, sampling_metadata=runner.input_batch.sampling_metadata, predict_bonus_token=True)
     drafts = [certain.get(name, ()) for name in runner.input_batch.req_ids]
     return replace(sampled, sampled_token_ids=behind(drafts, sampled.sampled_token_ids))
+
+
+def pass_over(generator: Any, count: int, logits: Any) -> None:
+    """Draw as vLLM does where it samples that many tokens: a seed gives one text, drafted or not.
+
+    `generator` is the request's. Source: vLLM's `TopKTopPSampler`, on the CPU and elsewhere.
+    """
+    import torch
+
+    for _ in range(count):
+        if logits.device.type == "cpu":
+            torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
+        else:
+            torch.empty(logits.shape[-1], dtype=torch.float32, device=logits.device).exponential_(generator=generator)
 
 
 def behind(drafts: Any, sampled: Any) -> Any:

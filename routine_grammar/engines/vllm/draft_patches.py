@@ -12,12 +12,14 @@ from routine_grammar.engines.vllm.certain_patches import (
     drafts_are_certain,
     mark_certain,
     sample_certain,
+    wants_logprobs,
 )
 from routine_grammar.engines.vllm.drafts import (
     bars_drafts,
     drafts_of,
     has_custom_processors,
     is_ours,
+    is_seeded,
     most_drafts,
     room_for_drafts,
 )
@@ -54,7 +56,8 @@ def patch_drafts() -> None:
 
     def proposals(original: Callable[..., Any]) -> Callable[..., Any]:
         def validate_tokens(self: Any, request: Any, spec_tokens: list[int]) -> Any:
-            if self.routine_drafts and (drafts := drafts_of(self, request, self.routine_drafts)):
+            most = 0 if is_seeded(request) and not self.routine_certain else self.routine_drafts
+            if most and (drafts := drafts_of(self, request, most)):
                 return drafts
             if is_ours(self.vllm_config.speculative_config):
                 return []  # near the model's length vLLM fills up with zeros what a proposer did not propose
@@ -92,6 +95,9 @@ def patch_scheduling() -> None:
                 barring = self.__dict__.get("routine_barring")
                 if barring:
                     barring.intersection_update(self.requests)
+                if self.structured_output_manager.routine_certain and any(map(wants_logprobs, (*self.running, *self.waiting))):
+                    for request in filter(is_seeded, self.running):  # a pass that verifies draws otherwise
+                        request.spec_token_ids = []
                 room = 0 if barring else room_for_drafts(len(self.running), self.max_num_scheduled_tokens)
                 if room < config.num_speculative_tokens:
                     for request in self.running:
@@ -119,7 +125,7 @@ def patch_sampling() -> None:
         def _prepare_inputs(self: Any, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
             config = self.speculative_config
             verifies = not is_ours(config) or scheduler_output.scheduled_spec_decode_tokens
-            if verifies or self.model_config.is_hybrid:  # hybrid models look up states by how many drafts were accepted
+            if verifies or self.model_config.has_inner_state:  # which is looked up by how many drafts were accepted
                 return original(self, scheduler_output, num_scheduled_tokens)
             self.speculative_config = None
             try:

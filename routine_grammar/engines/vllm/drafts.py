@@ -17,6 +17,8 @@ DEFAULT_DRAFTS = 16
 # Methods whose proposals carry no probabilities, so that forced tokens can stand in their place.
 BESIDE = ("ngram", "suffix")
 REQUEST_OPTION = "routine_drafts"  # in a request's `vllm_xargs`: at most so many drafts a pass, 0: none
+IN_PIPELINES = "the stages of a pipeline hand on tokens that their grammars have not seen"
+WITH_STATE = "on CPUs, vLLM loses the state of models that keep one (Mamba, hybrid models) where it verifies drafts"
 _PROPOSER = f"{__name__}.NoProposals"
 
 
@@ -57,13 +59,17 @@ def has_custom_processors() -> bool:
 def most_drafts(vllm_config: Any) -> int:
     """How many forced tokens an engine takes as drafts of a request in a pass; 0 where it takes none.
 
-    Asynchronous scheduling has fixed which tokens a pass verifies before their grammar is asked. Raises `EngineError` for
-    settings of ours that can't be.
+    Asynchronous scheduling has fixed which tokens a pass verifies before their grammar is asked, and vLLM's second model
+    runner verifies what its own proposer proposed. Raises `EngineError` for settings of ours that can't be.
     """
     allowed = EngineSettings.of(vllm_config).drafts
     config = vllm_config.speculative_config
-    if config is None or vllm_config.scheduler_config.async_scheduling:
+    if config is None or vllm_config.scheduler_config.async_scheduling or vllm_config.use_v2_model_runner:
         return 0
+    if is_ours(config) and vllm_config.parallel_config.pipeline_parallel_size > 1:
+        raise EngineError(f"forced text can't be drafted: {IN_PIPELINES}")
+    if is_ours(config) and vllm_config.device_config.device_type == "cpu" and vllm_config.model_config.has_inner_state:
+        raise EngineError(f"forced text can't be drafted: {WITH_STATE}")
     if not is_ours(config) and config.method not in BESIDE:
         return 0
     most: int = config.num_speculative_tokens
@@ -86,6 +92,12 @@ def drafts_of(manager: Any, request: Any, most: int) -> list[int]:
         return []
     tokens: list[int] = forced(most)
     return tokens
+
+
+def is_seeded(request: Any) -> bool:
+    """Whether a request's random numbers are its own."""
+    params = request.sampling_params
+    return params is not None and params.seed is not None and params.temperature > 0
 
 
 def bars_drafts(request: Any) -> bool:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 # Few ways to go, so that the share of each is known well, and forced text of one and several tokens between them.
 SMALL = compile_regex('\\{"order": "(?:re(?:turned|funded)|sent|lost)", "urgent": (?:true|false)\\}')
+# Forced text between texts that are free.
+FREE_BETWEEN = compile_regex(
+    '\\{"order_id": "[a-z]{6,10}", "urgent_delivery": (?:true|false), "customer_note": "[a-z]{4,12}", "answer": "[a-z]{4,8}"\\}'
+)
 UNDRAFTED = {REQUEST_OPTION: 0}
 DRAFTED: dict[str, Any] = {}
 CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 16, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
@@ -136,18 +140,18 @@ def aborted(count: int) -> Any:
 
 
 def sampled(count: int) -> Any:
-    """How often each text of a small grammar comes, by spelling, drafted and not; several samples a request."""
+    """How often each text of a small grammar comes, by spelling, drafted and not; several samples a request.
+
+    By random numbers that the engine's requests share, as those with a seed of their own are not drafted in every spelling.
+    """
     found = {}
     for spelling in Spelling:
         llm = drafting_engine(spelling, 8, max_num_seqs=200)
-        for place, (name, arguments) in enumerate({"drafted": DRAFTED, "undrafted": UNDRAFTED}.items()):
-            each = 50  # samples of a request: vLLM seeds them one after the other
-            seeds = range(place * count, (place + 1) * count, each)
+        for name, arguments in {"drafted": DRAFTED, "undrafted": UNDRAFTED}.items():
+            each = 50  # samples of a request
             options: dict[str, Any] = {"n": each, "max_tokens": 60, "extra_args": arguments}
             kinds = ({"temperature": 0.7, "top_p": 0.98}, {"temperature": 1.3, "top_k": 40}, {"temperature": 1.0})
-            params = [
-                SMALL.sampling_params(seed=seed, **options, **kinds[number % len(kinds)]) for number, seed in enumerate(seeds)
-            ]
+            params = [SMALL.sampling_params(**options, **kinds[number % len(kinds)]) for number in range(count // each)]
             before = {what: counted(llm, f"vllm:spec_decode_num_{what}_tokens") for what in ("draft", "accepted")}
             outputs = llm.generate(prompts(1) * len(params), params, use_tqdm=False)
             texts = Counter(sample.text for output in outputs for sample in output.outputs)
@@ -156,6 +160,31 @@ def sampled(count: int) -> Any:
             found[f"{spelling} {name}"] = {"texts": texts, **gained}
         del llm
     return found
+
+
+def seeded(count: int) -> Any:
+    """Texts of seeded requests: undrafted, drafted, beside many others, and beside some who ask for log-probabilities."""
+    found: dict[str, Any] = {}
+    ways: tuple[tuple[dict[str, Any], int, dict[str, Any]], ...]
+    ways = ((UNDRAFTED, 0, {}), (DRAFTED, 0, {}), (DRAFTED, 8, {}), (DRAFTED, 3, {"logprobs": 2}))
+    for spelling in Spelling:
+        llm = drafting_engine(spelling, enable_chunked_prefill=True, max_num_batched_tokens=128)
+        found[spelling] = [seeded_texts(llm, count, *way) for way in ways]
+        found[f"{spelling} drafted"] = counted(llm, "vllm:spec_decode_num_draft_tokens")
+        del llm
+    return found
+
+
+def seeded_texts(llm: LLM, count: int, arguments: dict[str, Any], beside: int, options: dict[str, Any]) -> list[str]:
+    """Texts of so many seeded requests, that many without a seed beside them."""
+    kinds = ({"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.0, "top_k": 30})
+    asked = [
+        FREE_BETWEEN.sampling_params(seed=seed, max_tokens=200, extra_args=arguments, **kinds[seed % 3])
+        for seed in range(count)
+    ]
+    others = [turn.sampling_params(max_tokens=200, **options) for turn in (turns() * beside)[:beside]]
+    outputs = llm.generate(prompts(count + beside), [*asked, *others], use_tqdm=False)
+    return [output.outputs[0].text for output in outputs[:count]]
 
 
 def beside(count: int) -> Any:
@@ -212,7 +241,7 @@ def ngram(count: int) -> Any:
     }
 
 
-WAYS = {way.__name__: way for way in (greedy, aborted, sampled, beside, ngram)}
+WAYS = {way.__name__: way for way in (greedy, aborted, sampled, seeded, beside, ngram)}
 
 if __name__ == "__main__":
     print("\n" + json.dumps(WAYS[sys.argv[1]](int(sys.argv[2]))), flush=True)

@@ -113,6 +113,16 @@ def test_samples_are_of_one_distribution_with_and_without_drafts() -> None:
     assert rejected["canonical"] < 0.1 < rejected["any"], rejected
 
 
+def test_a_seed_gives_one_text_drafted_or_not_whoever_is_beside_it() -> None:
+    found = went("seeded", 12)
+    for spelling in ("canonical", "any"):
+        undrafted, *others = found[spelling]
+        assert len(set(undrafted)) == len(undrafted)
+        assert all(texts == undrafted for texts in others), spelling
+    assert found["canonical drafted"] > 100
+    assert found["any drafted"] > 0, "of those beside them"
+
+
 def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
     found = went("beside", 2)
     assert found["biased"] == "aaaaaa"
