@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
 
 # Few ways to go, so that the share of each is known well, and forced text of one and several tokens between them.
-SMALL = compile_regex('\\{"order": "(?:re(?:turned|funded)|sent|lost)", "urgent": (?:true|false)\\}')
+SMALL = compile_regex("(?:re(?:turned|funded)|sent|lost); (?:true|false)")
 # Forced text between texts that are free.
 FREE_BETWEEN = compile_regex(
     '\\{"order_id": "[a-z]{6,10}", "urgent_delivery": (?:true|false), "customer_note": "[a-z]{4,12}", "answer": "[a-z]{4,8}"\\}'
@@ -226,7 +226,7 @@ def ngram(count: int) -> Any:
 
     config = {"method": "ngram", "num_speculative_tokens": 6, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
     llm = drafting_engine(speculative_config=config)
-    held = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200) for n, turn in enumerate(turns() * count)]
+    held = [turn.sampling_params(temperature=1.0, max_tokens=200) for turn in turns() * count]
     outputs = llm.generate(prompts(1) * len(held), held, use_tqdm=False)
     drafted = counted(llm, "vllm:spec_decode_num_draft_tokens")
     accepted = counted(llm, "vllm:spec_decode_num_accepted_tokens")
