@@ -356,7 +356,8 @@ def test_lora(server: Server, way: str) -> None:
         said = server.ask(way, **chat.request(model=model, logprobs=True, temperature=0)).choices[0]
         judge(chat, said)
         assert said.logprobs is not None
-        likely.append((said.logprobs.content or [])[0].logprob)
+        likely.append([token.logprob for token in said.logprobs.content or () if token.logprob < 0])  # 0: it is forced
+    assert likely[0]
     assert likely[0] != likely[1]
 
 
