@@ -65,7 +65,7 @@ def _draw_readme(folder: Path, masks: Run, calls: Run) -> Path:
     _bars(
         right, [each for each in shown if each.arm != "unconstrained"], "calls a second", "Calls through a server, medium turns"
     )
-    right.set_ylim(top=1.35 * right.get_ylim()[1])
+    right.set_ylim(0, 1.35 * right.get_ylim()[1])
     return _save(figure, folder / FILE, masks[0])
 
 
@@ -79,6 +79,7 @@ def _draw_serve(folder: Path, header: dict[str, str], measured: Sequence[Measure
     for row, size in zip(panels, sizes, strict=False):
         for axes, (metric, unit, label) in zip(row, TOLD, strict=True):
             _bars(axes, _of_size(measured, size, metric, unit), label, f"{size}: {label}", legend=axes is row[0])
+            axes.set_ylim(bottom=0)
     for axes, axis in zip(panels[-1], grown, strict=False):
         _lines(axes, _growth(measured, axis), axis)
     for axes in panels[-1][len(grown) :] if grown else ():

@@ -26,6 +26,9 @@ from routine_grammar.engines.vllm.drafts import (
 from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
 from routine_grammar.errors import EngineError
 
+# What is noted of requests when they come, as each pass asks for it: by the attribute of vLLM's scheduler that has their ids.
+_NOTED: dict[str, Callable[[Any], bool]] = {"routine_barring": bars_drafts, "routine_verifying": wants_logprobs}
+
 
 def apply_draft_patches() -> None:
     """Apply all of them; a second call changes nothing. Raises `EngineError` where vLLM is not as expected."""
@@ -81,8 +84,9 @@ def patch_scheduling() -> None:
 
     def arrival(original: Callable[..., Any]) -> Callable[..., Any]:
         def add_request(self: Any, request: Any) -> Any:
-            if bars_drafts(request):
-                self.__dict__.setdefault("routine_barring", set()).add(request.request_id)
+            for kind, is_of_it in _NOTED.items():
+                if is_of_it(request):
+                    self.__dict__.setdefault(kind, set()).add(request.request_id)
             return original(self, request)
 
         return add_request
@@ -92,10 +96,8 @@ def patch_scheduling() -> None:
             if is_ours(config := self.vllm_config.speculative_config):
                 # Where the number of drafts goes by that of requests, as this says, vLLM does not pad.
                 self.dynamic_sd_lookup = [config.num_speculative_tokens] * (self.max_num_running_reqs + 1)
-                barring = self.__dict__.get("routine_barring")
-                if barring:
-                    barring.intersection_update(self.requests)
-                if self.structured_output_manager.routine_certain and any(map(wants_logprobs, (*self.running, *self.waiting))):
+                barring, verifying = (_present(self, kind) for kind in _NOTED)
+                if verifying and self.structured_output_manager.routine_certain:
                     for request in filter(is_seeded, self.running):  # a pass that verifies draws otherwise
                         request.spec_token_ids = []
                 room = 0 if barring else room_for_drafts(len(self.running), self.max_num_scheduled_tokens)
@@ -258,3 +260,11 @@ def expand(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, r
     counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
     values = torch.where(input_val == replace_from, torch.full_like(input_val, replace_to), input_val)
     output.copy_(torch.repeat_interleave(values, counts.to(torch.int64)))
+
+
+def _present(scheduler: Any, kind: str) -> bool:
+    """Whether a request of a kind is there, waiting or running."""
+    noted: set[str] | None = scheduler.__dict__.get(kind)
+    if noted:
+        noted.intersection_update(scheduler.requests)
+    return bool(noted)
