@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ebnf import grammar_to_ebnf
 from benchmarks.vocabularies import Tokenization
 from benchmarks.workload import Case
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows, VocabularyRows

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.grammar.dialects import load_dialect
+from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.faults import faults
 from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
 from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
+from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
 from routine_grammar.grammar.turn import TurnScope, live_keys, possible_keys, turn_grammar, whole_grammar
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 
 MAX_ITEM_KEYS = 100_000
+XGRAMMAR = "xgrammar"
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,16 @@ class Grammar:
         return dump_grammar(self.tree)
 
     def lark_for(self, consumer: str, vocabulary: Vocabulary) -> str:
-        """The grammar as another library's Lark: `consumer` is "llguidance" (vLLM's guidance backend) or "lark".
+        """The grammar as another library reads it: `consumer` is "llguidance" (vLLM's guidance backend), "xgrammar" or "lark".
 
-        Markers that are single tokens of `vocabulary` are written as the consumer wants them. Raises `GrammarError` for
-        an unknown consumer.
+        Markers that are single tokens of `vocabulary` are written as the consumer wants them; xgrammar's EBNF has only their
+        texts. Raises `GrammarError` for an unknown consumer.
         """
-        consumers = [flavour.value for flavour in Flavour]
+        consumers = [*(flavour.value for flavour in Flavour), XGRAMMAR]
         if consumer not in consumers:
             raise GrammarError(f"there is no consumer {consumer!r:.80}; there are {', '.join(consumers)}")
+        if consumer == XGRAMMAR:
+            return grammar_to_ebnf(self.tree)
         return grammar_to_lark(self.tree, Flavour(consumer), vocabulary.special)
 
     def accepts(self, text: str) -> bool:
@@ -283,7 +288,11 @@ def compile_lark(text: str) -> Grammar:
 
 
 def compile_regex(pattern: str) -> Grammar:
-    """The grammar of all texts that a regular expression matches whole; raises `GrammarError` where it can't be compiled."""
-    grammar = Grammar(Tree(Leaf("PATTERN", pattern)))
+    """The grammar of all texts that `re.fullmatch` finds a regular expression to match.
+
+    Raises `GrammarError` where it can't be compiled: it is no regular expression, looks around or refers back, or matches
+    nothing; `GrammarTooLargeError` past a bound.
+    """
+    grammar = Grammar(Tree(Leaf("PATTERN", terminal_of(pattern))))
     _ = grammar._automaton
     return grammar

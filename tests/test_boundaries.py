@@ -32,7 +32,6 @@ ONLY_IN = {
     "torch": {"kernels", "engines"},
     "lark": {"routine", "grammar"},
     "numba": {"automaton"},
-    "outlines_core": {"automaton"},
     "mcp": {"agent"},
     "mcp_types": {"agent"},
     "httpx2": {"agent"},

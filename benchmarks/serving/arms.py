@@ -10,11 +10,11 @@ from typing import Any
 
 import jsonschema
 
-from benchmarks.ebnf import grammar_to_ebnf
 from benchmarks.serving.load import Answer
 from benchmarks.serving.servers import Kind
 from benchmarks.vocabularies import Tokenization
 from benchmarks.workload import Case
+from routine_grammar.grammar.ebnf import grammar_to_ebnf
 
 MAX_TOKENS = 400
 FREE, XGRAMMAR, GUIDANCE, REQUIRED = "unconstrained", "vLLM xgrammar", "vLLM guidance", "tool_choice=required"

@@ -15,7 +15,7 @@ from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.arrays import SkeletonArrays
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.skeleton import Skeleton
-from routine_grammar.automaton.step import DEAD, NEED, OVERFLOW, STACK, Configuration, Tables
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Grammar
 
@@ -36,7 +36,7 @@ class Automaton:
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.skeleton = Skeleton(grammar, self.library, self._numbers)
         self.farthest = self.skeleton.root_facts.farthest
-        self._scratch = np.zeros(2 + STACK, np.int32)
+        self._scratch = np.zeros(HEAD + STACK, np.int32)
 
     @property
     def arrays(self) -> SkeletonArrays:
@@ -58,7 +58,7 @@ class Automaton:
 
     def start(self) -> Configuration:
         """The configuration before any byte."""
-        row = np.zeros(2 + STACK, np.int32)
+        row = np.zeros(HEAD + STACK, np.int32)
 
         def settle(tables: Tables) -> int:
             row[:] = 0

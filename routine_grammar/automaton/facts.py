@@ -12,6 +12,7 @@ from itertools import pairwise
 from routine_grammar.automaton.components import components
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.terminals import Terminal
 from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence, walk
 
 INFINITE = 1 << 30  # the length of texts that there are none of
@@ -129,10 +130,10 @@ class Analysis:
             case Repeat(item, low, high):
                 return _repeat(self.of(item), low, high)
 
-    def _leaf(self, pattern: str) -> Facts:
+    def _leaf(self, pattern: Terminal) -> Facts:
         library = self._library
         start = library.start(pattern)
-        shortest = int(library.distance[start])
+        shortest = library.distance_of(start)
         farthest = library.farthest(start)
         return Facts(library.first(start), shortest == 0, library.extends(start), shortest, farthest)
 

@@ -1,177 +1,120 @@
-"""Leaf automata: a terminal's regular expression as a byte DFA, and the library that shares them.
+"""Leaf automata: a terminal as a DFA over bytes, and the library that shares them.
 
-In: a pattern over text. Out: rows of one int32 table, `next state per byte`, addressed by state ids that stay valid for
-the life of the library. Regular expressions are compiled by outlines-core over a vocabulary of the 256 single bytes.
+In: a terminal. Out: rows of one int32 table, `next state per byte`, addressed by state ids that stay valid for the life of
+the library. A string whose length has bounds is one automaton for all bounds, and a count of its characters beside it.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import outlines_core
 
+from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
+from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
+from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
+from routine_grammar.grammar.unit_automaton import automaton_of, quoted
 
-DEAD = -1
-RETURN = -2  # the leaf ends with this byte and could not go on: return to the caller at once
-MAX_LEAF_STATES = 50_000
-MAX_REFINEMENTS = 32  # long counters need as many as they count to, and are nearly minimal as they come
-MAX_PATTERN_CHARS = 200_000
-_ASSERTIONS = frozenset(("^", "$", "\\A", "\\z", "\\Z", "\\b", "\\B", "\\<", "\\>"))
-# An escape; the beginning of a character class, with a bracket in first place, which is a member; any other character.
-_UNIT = re.compile(r"\\.|\[\^?\]?|.", re.DOTALL)
+MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
+MAX_STATES = COUNTED
 _UNREACHABLE = np.int32(1 << 30)
-# outlines-core stops a word at its first match in the order of the alternatives (`a|ab` never reaches `ab`). Behind every
-# pattern stands a character that no text contains, so that a match is only complete with it and no alternative is cut.
-_END_MARK = "\U0010ffff"
-# outlines-core also follows matches that begin later in a text: for `[ab][abc]{20}` the sets of places where one may have
-# begun are two to the power of 20 states. An empty alternative of lower rank matches at once, so that no later one is looked
-# for. Its trace lasts for one byte, which the two bytes of this mark, one token, step over.
-_BEGIN_MARK = "\x02\x02"
-_BEGIN_TOKEN = 256
 
 Table = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class LeafAutomaton:
-    """A DFA over bytes (minimal, but for long counters); state 0 is the start, every state can reach an accepting one.
+    """A DFA over bytes; state 0 is the start, every state can reach an accepting one.
 
-    `table` [states, 256] int32 holds the next state, DEAD, or RETURN; `accepting` [states] bool.
+    `table` [states, 256] int32 holds the next state, DEAD, or RETURN: the leaf ends with this byte and could not go on.
+    `accepting` [states] bool. `counting`: what its characters are counted by, where they are.
     """
 
     table: Table
     accepting: npt.NDArray[np.bool_]
+    counting: Counting | None = None
 
 
-@cache
-def _byte_vocabulary() -> outlines_core.Vocabulary:
-    tokens: dict[bytes, list[int]] = {bytes([byte]): [byte] for byte in range(256)}
-    return outlines_core.Vocabulary(257, {**tokens, _BEGIN_MARK.encode(): [_BEGIN_TOKEN]})
+def compile_leaf(terminal: Terminal) -> LeafAutomaton:
+    """Compile a terminal, the length of a string as part of its automaton.
 
-
-def compile_leaf(pattern: str) -> LeafAutomaton:
-    """Compile a pattern that must match whole.
-
-    Raises `GrammarError` for a pattern that outlines-core refuses or that matches nothing, `GrammarTooLargeError` past
-    the bounds on a pattern's length and on a leaf's states.
+    Raises `GrammarError` for an expression that can't be read or that matches nothing, `GrammarTooLargeError` past the bounds.
     """
-    if len(pattern) > MAX_PATTERN_CHARS:
-        raise GrammarTooLargeError(f"a pattern has {len(pattern)} characters; the bound is {MAX_PATTERN_CHARS}")
-    if assertion := _assertion_in(pattern):
-        message = f"it asserts a place by {assertion}, and it has to match whole in any case"
-        raise GrammarError(f"pattern {pattern[:200]!r} is not supported: {message}")
-    try:
-        index = outlines_core.Index(f"{_BEGIN_MARK}(?:{pattern}){_END_MARK}|", _byte_vocabulary())
-    except Exception as error:  # outlines-core raises ValueError and its own types alike
-        raise GrammarError(f"pattern {pattern[:200]!r} is not a regular expression that can be compiled: {error}") from error
-    table, start, accepting = _dense(index)
-    if len(table) > MAX_LEAF_STATES:
-        raise GrammarTooLargeError(f"pattern {pattern[:200]!r} needs {len(table)} states; the bound is {MAX_LEAF_STATES}")
-    useful = _can_reach(table, accepting)
-    if not useful[start]:
-        raise GrammarError(f"pattern {pattern[:200]!r} matches nothing")
-    table = np.where(useful[table] & (table >= 0), table, DEAD).astype(np.int32)
-    return _numbered(table, start, accepting, _equivalent(table, accepting))
+    if isinstance(terminal, JsonString) and terminal.is_counted:
+        leaf = quoted(automaton_of(terminal.inner()))
+    else:
+        leaf = automaton_of_terminal(terminal)
+    if leaf.is_empty:
+        raise _nothing(terminal)
+    return LeafAutomaton(*_sealed(to_bytes(leaf)))
 
 
-def _assertion_in(pattern: str) -> str | None:
-    """The first anchor or word boundary outside of character classes: between the marks it would mean something else."""
-    nesting = 0  # of character classes
-    for unit in _UNIT.findall(pattern):
-        if unit.startswith("["):
-            nesting += 1
-        elif unit == "]":
-            nesting = max(nesting - 1, 0)
-        elif not nesting and unit in _ASSERTIONS:
-            return str(unit)
-    return None
+def compile_counted(terminal: JsonString) -> LeafAutomaton | None:
+    """A string without its length, to be counted beside its automaton; None where that can't be. Raises as `compile_leaf`."""
+    leaf = automaton_of_terminal(terminal)
+    if leaf.is_empty:
+        raise _nothing(terminal)
+    table, accepting = _sealed(to_bytes(leaf))
+    completes = np.zeros(len(table), np.bool_)
+    completes[1 : len(leaf.accepting) - 1] = True  # all but the start, and the end, which is sealed
+    counting = counting_of(table, completes, RETURN)
+    return None if counting is None else LeafAutomaton(table, accepting, counting)
 
 
-def _dense(index: outlines_core.Index) -> tuple[Table, int, npt.NDArray[np.bool_]]:
-    """The index as a dense table over its own states; accepting where the end mark would complete a match."""
-    transitions = index.get_transitions()
-    number = {state: n for n, state in enumerate(transitions)}
-    table = np.full((len(number), 256), DEAD, np.int32)
-    for state, row in transitions.items():
-        edges = [(byte, number[target]) for byte, target in row.items() if byte < 256 and target in number]
-        if edges:
-            bytes_, targets = zip(*edges, strict=True)
-            table[number[state], list(bytes_)] = targets
-    final = np.zeros(len(number) + 1, np.bool_)  # the last entry answers for DEAD
-    final[[number[state] for state in index.get_final_states()]] = True
-    ends = np.arange(len(number))
-    for byte in _END_MARK.encode():
-        ends = np.where(ends >= 0, table[ends, byte], DEAD)
-    return table, number[transitions[index.get_initial_state()][_BEGIN_TOKEN]], final[ends]
+def _nothing(terminal: Terminal) -> GrammarError:
+    told = f"pattern {terminal[:200]!r}" if isinstance(terminal, str) else f"a terminal of {terminal!r:.200}"
+    return GrammarError(f"{told} matches nothing")
 
 
-def _can_reach(table: Table, goal: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which states reach a goal state."""
-    reach = goal.copy()
-    while True:
-        more = reach | ((table >= 0) & reach[table]).any(axis=1)
-        if (more == reach).all():
-            return reach
-        reach = more
-
-
-def _equivalent(table: Table, accepting: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The block of equivalent states that each state belongs to: Moore's refinement, given up after MAX_REFINEMENTS."""
-    columns = np.unique(table, axis=1)  # bytes that no state tells apart: patterns have few of them
-    block = accepting.astype(np.int64)
-    blocks = len(np.unique(block))
-    for _ in range(MAX_REFINEMENTS):
-        signature = np.concatenate([block[:, None], np.where(columns >= 0, block[columns], DEAD)], axis=1)
-        _, block = np.unique(signature, axis=0, return_inverse=True)
-        block = block.reshape(-1)
-        if (count := int(block.max()) + 1) == blocks:
-            return block
-        blocks = count
-    return np.arange(len(table))
-
-
-def _numbered(table: Table, start: int, accepting: npt.NDArray[np.bool_], block: npt.NDArray[np.int64]) -> LeafAutomaton:
-    """One state a block, numbered breadth-first from the start; ends that can't go on are turned into RETURN."""
-    member = np.zeros(int(block.max()) + 1, np.int64)
-    member[block] = np.arange(len(block))
-    sealed = accepting[member] & (table[member] < 0).all(axis=1)
-    order, number = [int(block[start])], {int(block[start])}
-    for current in order:
-        row = table[member[current]]
-        for target in dict.fromkeys(block[row[row >= 0]].tolist()):
-            if target not in number and not sealed[target]:
-                number.add(target)
-                order.append(target)
-    renumber = np.full(len(member), RETURN, np.int32)
-    renumber[order] = np.arange(len(order))
-    rows = table[member[order]]
-    numbered = np.where(rows >= 0, renumber[block[rows]], DEAD).astype(np.int32)
-    return LeafAutomaton(np.ascontiguousarray(numbered), accepting[member[order]])
+def _sealed(automaton: ByteAutomaton) -> tuple[Table, npt.NDArray[np.bool_]]:
+    """The table and what is accepting, with ends that can't go on turned into RETURN, the start left as it is."""
+    count = len(automaton.table)
+    if count > MAX_LEAF_STATES:
+        raise GrammarTooLargeError(f"a pattern needs {count} states; the bound is {MAX_LEAF_STATES}")
+    accepting = np.zeros(count, np.bool_)
+    accepting[: len(automaton.accepting)] = automaton.accepting
+    sealed = accepting & (automaton.table < 0).all(axis=1)
+    sealed[0] = False
+    renumber = np.where(sealed, RETURN, np.cumsum(~sealed) - 1).astype(np.int32)
+    rows = automaton.table[~sealed]
+    return np.where(rows >= 0, renumber[rows], DEAD).astype(np.int32), accepting[~sealed]
 
 
 class LeafLibrary:
-    """All leaf automata of a process in one table, compiled once a pattern. Safe to use from several threads.
+    """All leaf automata of a process in one table, compiled once a terminal. Safe to use from several threads.
 
-    `table` [capacity, 256] int32, `accepting` [capacity] bool, and `distance` [capacity] int32 (fewest bytes to an
-    accepting end) grow by replacement: read the attribute again after `start` was called.
+    A state is a number below COUNTED, or a pseudo state from there on: a state of a counted leaf with a count and bounds.
+
+    `table` [capacity, 256] int32, `accepting` [capacity] bool, `distance` [capacity] int32 (fewest bytes to an accepting end)
+    and `counted` [capacity] int32 (its row of `least` and `layers`, or -1) grow by replacement, as do `pseudo` [n, 3] int32
+    (state, count, bounds) and `bounds` [n, 4] int32 (low, high, the last layer, slope): read the attribute again after any
+    state was asked for.
     """
 
     def __init__(self) -> None:
         self.table: Table = np.full((256, 256), DEAD, np.int32)
         self.accepting: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
         self.distance: Table = np.zeros(256, np.int32)
+        self.counted: Table = np.full(256, -1, np.int32)
         self.size = 0
-        self._starts: dict[str, int] = {}
+        self.completes: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self.least: Table = np.zeros(0, np.int32)
+        self.layers: Table = np.zeros((0, MAX_LAYERS), np.int32)
+        self.pseudo: Table = np.zeros((0, 3), np.int32)
+        self.bounds: Table = np.array([[0, NO_BOUNDS, 0, 0]], np.int32)
+        self._starts: dict[Terminal, int] = {}
+        self._leaves: dict[JsonString, tuple[int, Counting | None] | None] = {}
+        self._pseudo_numbers: dict[tuple[int, int, int], int] = {}
+        self._bounds_numbers: dict[tuple[int, ...], int] = {}
         self._first: dict[int, int] = {}
         self._extends: dict[int, int] = {}
         self._farthest: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     @cache
@@ -179,37 +122,86 @@ class LeafLibrary:
         """The library of this process."""
         return cls()
 
-    def start(self, pattern: str) -> int:
-        """The start state of a pattern's automaton, compiled on first use. Raises as `compile_leaf_apart` does."""
-        known = self._starts.get(pattern)
+    def start(self, terminal: Terminal) -> int:
+        """The start state of a terminal's automaton, compiled on first use. Raises as `compile_leaf` does."""
+        known = self._starts.get(terminal)
         if known is not None:
             return known
-        from routine_grammar.automaton.leaf_process import compile_leaf_apart
-
-        automaton = compile_leaf_apart(pattern)
+        start = self._counted_start(terminal) if isinstance(terminal, JsonString) and _is_long(terminal) else None
+        automaton = compile_leaf(terminal) if start is None else None
         with self._lock:
-            if pattern not in self._starts:
-                self._starts[pattern] = self._append(automaton)
-            return self._starts[pattern]
+            if terminal not in self._starts:
+                self._starts[terminal] = self._append(automaton) if automaton is not None else start  # type: ignore[assignment]
+            return self._starts[terminal]
+
+    def next(self, state: int, byte: int) -> int:
+        """The state after a byte, DEAD or RETURN."""
+        if state < COUNTED:
+            return int(self.table[state, byte])
+        real, count, number = self.pseudo[state - COUNTED].tolist()
+        target = int(self.table[real, byte])
+        low, high = self.bounds[number, :2].tolist()
+        if target < 0:
+            return RETURN if target == RETURN and count >= low else DEAD
+        row = self.counted[target]
+        count += int(self.completes[row])
+        if high != NO_BOUNDS and count + self.least[row] > high:
+            return DEAD
+        return self._pseudo(target, count if high != NO_BOUNDS else min(count, low), number)
+
+    def is_accepting(self, state: int) -> bool:
+        """Whether the leaf may end in a state; a counted one ends with its last byte."""
+        return state < COUNTED and bool(self.accepting[state])
+
+    def distance_of(self, state: int) -> int:
+        """Fewest bytes from a state to the end of a word."""
+        if state < COUNTED:
+            return int(self.distance[state])
+        real, count, number = self.pseudo[state - COUNTED].tolist()
+        return self._bytes_left(real, int(self.bounds[number, 0]) - count, number)
 
     def first(self, state: int) -> int:
         """The bytes that may come next inside the leaf, as a bit set."""
         if state not in self._first:
-            self._first[state] = _byte_set(self.table[state] != DEAD)
+            self._first[state] = _byte_set(self._allowed(state))
         return self._first[state]
 
     def extends(self, state: int) -> int:
         """The bytes that may follow a complete word of the language from `state`, as a bit set."""
+        if state >= COUNTED:
+            return 0
         if state not in self._extends:
             ends = self._reachable(state) & self.accepting[: self.size]
             self._extends[state] = _byte_set((self.table[: self.size][ends] != DEAD).any(axis=0))
         return self._extends[state]
 
     def farthest(self, state: int) -> int:
-        """The largest distance to the end among the states that `state` reaches."""
+        """The largest distance to the end among the states that `state` reaches, or more."""
         if state not in self._farthest:
-            self._farthest[state] = int(self.distance[: self.size][self._reachable(state)].max())
+            if state < COUNTED:
+                self._farthest[state] = int(self.distance[: self.size][self._reachable(state)].max())
+            else:
+                real, _, number = self.pseudo[state - COUNTED].tolist()
+                states = np.flatnonzero(self._reachable(real)).tolist()
+                self._farthest[state] = max(self._bytes_left(one, int(self.bounds[number, 0]) + 1, number) for one in states)
         return self._farthest[state]
+
+    def _allowed(self, state: int) -> npt.NDArray[np.bool_]:
+        if state < COUNTED:
+            return np.asarray(self.table[state] != DEAD)
+        real, count, number = self.pseudo[state - COUNTED].tolist()
+        low, high = self.bounds[number, :2].tolist()
+        targets = self.table[real]
+        rows = self.counted[np.maximum(targets, 0)]
+        found = (targets >= 0) & (count + self.completes[rows] + self.least[rows] <= high)
+        return np.asarray(found | ((targets == RETURN) & (count >= low)))
+
+    def _bytes_left(self, state: int, count: int, number: int) -> int:
+        """Fewest bytes from a state of a counted leaf to its end with so many further characters or more."""
+        row = int(self.counted[state])
+        count = max(count, int(self.least[row]))
+        last, slope = map(int, self.bounds[number, 2:])
+        return int(self.layers[row, min(count, last)]) + slope * max(count - last, 0)
 
     def _reachable(self, state: int) -> npt.NDArray[np.bool_]:
         seen = np.zeros(self.size, np.bool_)
@@ -222,17 +214,68 @@ class LeafLibrary:
             todo += fresh
         return seen
 
+    def _counted_start(self, terminal: JsonString) -> int | None:
+        """The start of a string that is counted beside its automaton, which all its lengths share; None where it can't be."""
+        whole = replace(terminal, low=0, high=None)
+        if whole not in self._leaves:
+            automaton = compile_counted(whole)
+            with self._lock:
+                if whole not in self._leaves:
+                    self._leaves[whole] = None if automaton is None else (self._append(automaton), automaton.counting)
+        known = self._leaves[whole]
+        if known is None:
+            return None
+        state, counting = known
+        assert counting is not None
+        high = NO_BOUNDS if terminal.high is None else terminal.high
+        if max(int(counting.least[0]) - 1, terminal.low) > high:
+            raise _nothing(terminal)
+        with self._lock:
+            bounds = (terminal.low, high, counting.layers.shape[1] - 1, counting.slope)
+            if bounds not in self._bounds_numbers:
+                self._bounds_numbers[bounds] = len(self.bounds)
+                self.bounds = np.concatenate([self.bounds, np.array([bounds], np.int32)])
+            return self._pseudo(state, -1, self._bounds_numbers[bounds])
+
+    def _pseudo(self, state: int, count: int, number: int) -> int:
+        """The pseudo state of a state of a counted leaf, a count and bounds."""
+        with self._lock:
+            key = (state, count, number)
+            if key not in self._pseudo_numbers:
+                self._pseudo_numbers[key] = len(self.pseudo)
+                self.pseudo = np.concatenate([self.pseudo, np.array([key], np.int32)])
+            return COUNTED + self._pseudo_numbers[key]
+
     def _append(self, automaton: LeafAutomaton) -> int:
         base, count = self.size, len(automaton.table)
+        if base + count > MAX_STATES:
+            raise GrammarTooLargeError(f"the leaves of this process have more than {MAX_STATES} states, the bound")
         while base + count > len(self.table):
             self.table = np.concatenate([self.table, np.full_like(self.table, DEAD)])
             self.accepting = np.concatenate([self.accepting, np.zeros_like(self.accepting)])
             self.distance = np.concatenate([self.distance, np.zeros_like(self.distance)])
+            self.counted = np.concatenate([self.counted, np.full_like(self.counted, -1)])
         self.table[base : base + count] = np.where(automaton.table >= 0, automaton.table + base, automaton.table)
         self.accepting[base : base + count] = automaton.accepting
         self.distance[base : base + count] = _distances(automaton)
+        if automaton.counting is not None:
+            self._append_counting(base, automaton.counting)
         self.size = base + count
         return base
+
+    def _append_counting(self, base: int, counting: Counting) -> None:
+        row, count = len(self.least), len(counting.least)
+        self.completes = np.concatenate([self.completes, counting.completes])
+        self.least = np.concatenate([self.least, counting.least])
+        layers = np.full((count, MAX_LAYERS), NEVER, np.int32)
+        layers[:, : counting.layers.shape[1]] = counting.layers
+        self.layers = np.concatenate([self.layers, layers])
+        self.counted[base : base + count] = np.arange(row, row + count)
+
+
+def _is_long(terminal: JsonString) -> bool:
+    """Whether a string's length has bounds that are too large for states."""
+    return terminal.is_counted and (terminal.low if terminal.high is None else terminal.high) > MAX_UNCOUNTED
 
 
 def _distances(automaton: LeafAutomaton) -> Table:

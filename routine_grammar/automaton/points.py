@@ -121,7 +121,7 @@ class Points:
             case str(rule):
                 length = self._analysis.rule(rule).shortest
             case int(state) if item.read is Read.LEAF:
-                length = int(self._library.distance[state])
+                length = self._library.distance_of(state)
             case int():
                 length = 1
             case None:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
 from routine_grammar.automaton.facts import INFINITE, LONGEST, Analysis
-from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
+from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.points import END, Points, Read
-from routine_grammar.automaton.step import SKELETON
+from routine_grammar.automaton.step import DEAD, RETURN, SKELETON
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.tree import Grammar
 
@@ -148,7 +148,7 @@ class Skeleton:
         distance = self._points.distance
         return min(
             min((len(text) + distance(then) for text, then in reading.literals), default=INFINITE),
-            min((int(self._library.distance[s]) + self._nearest(ends) for s, ends in reading.leaves), default=INFINITE),
+            min((self._library.distance_of(s) + self._nearest(ends) for s, ends in reading.leaves), default=INFINITE),
             min((self._analysis.rule(r).shortest + self._nearest(ends) for r, ends in reading.rules), default=INFINITE),
             min((1 + self._nearest(ends) for _, ends in reading.symbols), default=INFINITE),
         )
@@ -178,7 +178,7 @@ class Skeleton:
                     found.literals.add((item.what, item.then))  # type: ignore[arg-type]
                 elif item.read is Read.LEAF:
                     found.leaves.setdefault(item.what, set()).add(item.then)  # type: ignore[arg-type]
-                    passes = bool(self._library.accepting[item.what])  # type: ignore[index]
+                    passes = self._library.is_accepting(item.what)  # type: ignore[arg-type]
                 elif item.read is Read.RULE:
                     facts = self._analysis.rule(item.what)  # type: ignore[arg-type]
                     if facts.shortest < INFINITE:
@@ -211,14 +211,14 @@ class Skeleton:
 
     def _saturated(self, reading: Reading) -> Reading:
         """The reading with all that may follow leaves that may end here."""
-        if not any(self._library.accepting[state] for state, _ in reading.leaves):
+        if not any(self._library.is_accepting(state) for state, _ in reading.leaves):
             return reading
         found, done = _Gathering(), set()
         found.add(reading)
         while todo := [
             (state, key)
             for state, ends in found.leaves.items()
-            if self._library.accepting[state] and (state, key := tuple(sorted(ends))) not in done
+            if self._library.is_accepting(state) and (state, key := tuple(sorted(ends))) not in done
         ]:
             for state, ends in todo:
                 done.add((state, ends))
@@ -394,7 +394,7 @@ class Skeleton:
 
     def _next_leaves(self, reading: Reading, byte: int) -> tuple[tuple[int, Ends], ...]:
         """Every leaf of the reading after a byte, RETURN where it ended."""
-        after = ((int(self._library.table[state, byte]), ends) for state, ends in reading.leaves)
+        after = ((self._library.next(state, byte), ends) for state, ends in reading.leaves)
         return tuple((state, ends) for state, ends in after if state != DEAD)
 
     def _after(self, rests: Iterable[tuple[bytes, int]], leaves: Iterable[tuple[int, Ends]]) -> Reading:

@@ -1,8 +1,10 @@
 """Stepping an automaton by bytes and symbols, on flat arrays, compiled by numba.
 
-A configuration is one int32 row `[state, depth, return states…]`. A state below SKELETON is a leaf state of the library's
-table; from SKELETON on it is a state of the skeleton. Functions that meet a skeleton state whose edges are not known yet
-answer `NEED - index`: the caller expands it and calls again with the configuration it had before.
+A configuration is one int32 row `[state, depth, count, bounds, return states…]`. A state below COUNTED is a leaf state of the
+library's table; from SKELETON on it is a state of the skeleton; between the two it is a pseudo state: a leaf state to be
+entered with a count of characters and bounds on it. In a leaf that is not counted, count and bounds are 0. Functions that meet
+a skeleton state whose edges are not known yet answer `NEED - index`: the caller expands it and calls again with the
+configuration it had before.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ DEAD = -1
 RETURN = -2
 OVERFLOW = -3
 NEED = -16  # NEED - i: skeleton state i has to be expanded first
+COUNTED = 1 << 23
 SKELETON = 1 << 24
 FINAL = SKELETON  # the skeleton's state 0: the whole grammar is complete
+HEAD = 4  # what stands in a row before the return states
 STACK = 32
+NO_BOUNDS = (1 << 31) - 1  # the upper bound of a count that has none
 UNKNOWN, EDGES, FORWARD = 0, 1, 2
 
-Configuration = npt.NDArray[np.int32]  # [2 + STACK]
+Configuration = npt.NDArray[np.int32]  # [HEAD + STACK]
 
 
 class Tables(NamedTuple):
@@ -36,6 +41,12 @@ class Tables(NamedTuple):
     leaf_table: npt.NDArray[np.int32]
     leaf_accepting: npt.NDArray[np.bool_]
     leaf_distance: npt.NDArray[np.int32]
+    leaf_counted: npt.NDArray[np.int32]
+    completes: npt.NDArray[np.bool_]
+    least: npt.NDArray[np.int32]
+    layers: npt.NDArray[np.int32]
+    pseudo: npt.NDArray[np.int32]
+    bounds: npt.NDArray[np.int32]
     kind: npt.NDArray[np.uint8]
     ends: npt.NDArray[np.bool_]
     distance: npt.NDArray[np.int32]
@@ -59,7 +70,7 @@ def push(row: Configuration, state: int) -> bool:
     if state >= 0:
         if row[1] >= STACK:
             return False
-        row[2 + row[1]] = state
+        row[HEAD + row[1]] = state
         row[1] += 1
     return True
 
@@ -69,10 +80,11 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
     """Follow returns and forwards from `state` to where a byte can be taken."""
     while True:
         if state == RETURN:
+            row[2] = row[3] = 0
             if row[1] == 0:
                 return FINAL
             row[1] -= 1
-            state = int(row[2 + row[1]])
+            state = int(row[HEAD + row[1]])
         elif state >= SKELETON:
             i = state - SKELETON
             if t.kind[i] == UNKNOWN:
@@ -82,8 +94,29 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
             if not push(row, t.forward_return[i]):
                 return OVERFLOW
             state = int(t.forward[i])
+        elif state >= COUNTED:
+            entered = t.pseudo[state - COUNTED]
+            row[2], row[3] = entered[1], entered[2]
+            return int(entered[0])
         else:
             return state
+
+
+@jit
+def count(t: Tables, row: Configuration, target: int) -> int:
+    """Count what a byte to `target` completes of a counted leaf; returns the target, or DEAD where a bound forbids it."""
+    bounds = t.bounds[row[3]]
+    if target == RETURN:
+        return RETURN if row[2] >= bounds[0] else DEAD
+    entry = t.leaf_counted[target]
+    number = row[2] + t.completes[entry]
+    if bounds[1] == NO_BOUNDS:
+        row[2] = min(number, bounds[0])
+    elif number + t.least[entry] > bounds[1]:
+        return DEAD
+    else:
+        row[2] = number
+    return target
 
 
 @jit
@@ -110,7 +143,9 @@ def step(t: Tables, row: Configuration, byte: int) -> int:
     state = int(row[0])
     while True:
         if state < SKELETON:
-            target = t.leaf_table[state, byte]
+            target = int(t.leaf_table[state, byte])
+            if row[3] and target != DEAD:
+                target = count(t, row, target)
             if target == DEAD:
                 if not t.leaf_accepting[state]:
                     return DEAD
@@ -128,7 +163,7 @@ def step(t: Tables, row: Configuration, byte: int) -> int:
                 if state < 0:
                     return state
                 continue
-            target = t.edge_target[edge]
+            target = int(t.edge_target[edge])
             if t.edge_enters[edge]:
                 if not push(row, t.edge_return[edge]):
                     return OVERFLOW
@@ -182,12 +217,26 @@ def may_end(t: Tables, row: Configuration, scratch: Configuration) -> int:
 
 
 @jit
+def counted_distance(t: Tables, row: Configuration) -> int:
+    """Fewest bytes from a configuration in a counted leaf to the end of the leaf."""
+    bounds = t.bounds[row[3]]
+    entry = t.leaf_counted[row[0]]
+    number = max(bounds[0] - row[2], t.least[entry])
+    return int(t.layers[entry, min(number, bounds[2])] + bounds[3] * max(number - bounds[2], 0))
+
+
+@jit
 def distance_to_end(t: Tables, row: Configuration) -> int:
     """Fewest bytes and symbols from a settled configuration to the end of the grammar."""
     state = int(row[0])
-    total = int(t.leaf_distance[state] if state < SKELETON else t.distance[state - SKELETON])
+    if state >= SKELETON:
+        total = int(t.distance[state - SKELETON])
+    elif row[3]:
+        total = counted_distance(t, row)
+    else:
+        total = int(t.leaf_distance[state])
     for i in range(row[1]):
-        total += t.distance[row[2 + i] - SKELETON]
+        total += t.distance[row[HEAD + i] - SKELETON]
     return total
 
 

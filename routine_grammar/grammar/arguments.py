@@ -17,8 +17,8 @@ from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import TYPES, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, value_literal
+from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.raw_text import raw_pattern
-from routine_grammar.grammar.regex import escape
 from routine_grammar.grammar.tree import EMPTY, Choice, Leaf, Literal, Node, Optional, choice, sequence
 
 _MAX_REFERENCES = 16

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.regex import escape, trie_of
+from routine_grammar.grammar.pattern_text import escape, trie_of
+from routine_grammar.grammar.terminals import JsonString
 from routine_grammar.grammar.tree import Leaf, Literal, Node, choice
 
 _HEX = "[0-9a-fA-F]"
@@ -46,7 +47,7 @@ class JsonForm:
     escaped: str = ""
 
 
-_STRING = Leaf("STRING", rf"\"(?:[^\"\\\x00-\x1f]|{_ESCAPES})*\"")
+_STRING = Leaf("STRING", JsonString())
 EXACT = JsonForm(
     _STRING,
     _STRING,
@@ -63,8 +64,8 @@ def turn_form(markers: Iterable[str], sigil: str, escaped: str = "", number: Lea
     """
     markers = tuple(sorted(marker for marker in set(markers) if not set(marker) & set(escaped)))
     return JsonForm(
-        Leaf("STRING", string_pattern(markers, sigil, escaped)),
-        Leaf("NAME", string_pattern(markers, "", escaped)),
+        Leaf("STRING", string_terminal(markers, sigil, escaped)),
+        Leaf("NAME", string_terminal(markers, "", escaped)),
         Leaf("INTEGER", "-?(?:0|[1-9][0-9]{0,18})"),
         number or Leaf("NUMBER", r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?"),
         closed=True,
@@ -106,6 +107,12 @@ def _without_markers(text: str, markers: Sequence[str]) -> str:
     for marker in markers:
         text = text.replace(marker, f"\\u{ord(marker[0]):04x}{marker[1:]}")
     return text
+
+
+def string_terminal(markers: Sequence[str] = (), sigil: str = "", escaped: str = "") -> JsonString:
+    """JSON strings that spell no marker and don't decode to a text that begins with the sigil. Raises as `string_pattern`."""
+    string_pattern(markers, sigil, escaped)
+    return JsonString(never=(f"^{sigil}",) if sigil else (), markers=tuple(markers), escaped=escaped)
 
 
 def string_pattern(markers: Sequence[str] = (), sigil: str = "", escaped: str = "") -> str:

@@ -11,6 +11,8 @@ from enum import Enum
 from itertools import count
 
 from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.terminal_text import expressions, terminal_to_regex
+from routine_grammar.grammar.terminals import JsonString, Terminal
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
 MARKER_SUFFIX = "_MARKER"
@@ -51,9 +53,15 @@ class _Writer:
         if self._grammar.root != Call("start"):
             lines += [f"start: {self._alternatives(self._grammar.root)}"]
         lines += [f"{self._names[name]}: {self._alternatives(tree)}" for name, tree in self._grammar.rules.items()]
-        lines += [f"{name}: /{_slashed(pattern)}/" for name, pattern in self._grammar.leaves().items()]
+        lines += [f"{name}: {self._terminal(terminal)}" for name, terminal in self._grammar.leaves().items()]
         lines += [f"{name}: {quoted(text)}" for text, name in self._markers.items() if not self._is_token(text)]
         return "\n".join(lines) + "\n"
+
+    def _terminal(self, terminal: Terminal) -> str:
+        """A leaf's expression; llguidance has operators in the place of lookaheads."""
+        if self._flavour is Flavour.LLGUIDANCE and isinstance(terminal, JsonString):
+            return " & ".join(f"{'' if holds else '~'}/{_slashed(text)}/" for holds, text in expressions(terminal))
+        return f"/{_slashed(terminal_to_regex(terminal))}/"
 
     def _is_token(self, text: str) -> bool:
         return self._flavour is Flavour.LLGUIDANCE and text in self._special

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.terminals import Terminal, dump, load
 from routine_grammar.grammar.tree import (
     MAX_DEPTH,
     Call,
@@ -22,7 +23,7 @@ from routine_grammar.grammar.tree import (
 
 PREFIX = "routine_grammar:"
 MAX_PAYLOAD_CHARS = 16 * 2**20
-_VERSION = 1
+_VERSION = 2
 
 
 def is_payload(text: object) -> bool:
@@ -34,7 +35,7 @@ def dump_grammar(grammar: Grammar) -> str:
     """The grammar as one line of text."""
     document = {
         "v": _VERSION,
-        "leaves": grammar.leaves(),
+        "leaves": {name: dump(terminal) for name, terminal in grammar.leaves().items()},
         "root": _dump(grammar.root),
         "rules": {name: _dump(tree) for name, tree in grammar.rules.items()},
     }
@@ -49,7 +50,7 @@ def load_grammar(text: str) -> Grammar:
         document = json.loads(text.removeprefix(PREFIX))
         if document["v"] != _VERSION:
             raise GrammarError(f"the grammar's text is of version {document['v']!r:.40}; expected {_VERSION}")
-        leaves = document["leaves"]
+        leaves = {str(name): load(value) for name, value in document["leaves"].items()}
         rules = {str(name): _load(tree, leaves, 0) for name, tree in document["rules"].items()}
         return Grammar(_load(document["root"], leaves, 0), rules)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
@@ -76,14 +77,14 @@ def _dump(node: Node) -> Any:
             return ["rep", _dump(item), low, high]
 
 
-def _load(value: Any, leaves: dict[str, str], depth: int) -> Node:
+def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
     if depth > MAX_DEPTH:
         raise GrammarTooLargeError(f"the grammar's text is nested more than {MAX_DEPTH} deep, the bound")
     match value:
         case str(text):
             return Literal(text)
         case ["leaf", str(name)]:
-            return Leaf(name, _text(leaves[name]))
+            return Leaf(name, leaves[name])
         case ["marker", str(text)]:
             return Marker(text)
         case ["call", str(rule)]:
@@ -98,9 +99,3 @@ def _load(value: Any, leaves: dict[str, str], depth: int) -> Node:
             return Repeat(_load(item, leaves, depth + 1), low, high)
         case _:
             raise GrammarError(f"malformed node in grammar text: {json.dumps(value):.120}")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise GrammarError(f"malformed leaf in grammar text: {value!r:.120}")
-    return value

@@ -1,63 +1,13 @@
-"""Grammar tree to one regular expression, in the subset that Python's `re`, outlines-core and llguidance read alike."""
+"""Grammar tree to one regular expression of Python's `re`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Words
-from typing import Any
-
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.terminal_text import terminal_to_regex
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
 MAX_REGEX_CHARS = 4 * 2**20
-_SPECIAL = frozenset("\\.^$|?*+()[]{}")
-
-
-def escape(text: str) -> str:
-    """A pattern that matches exactly `text`."""
-    return "".join(_escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if char in _SPECIAL:
-        return "\\" + char
-    if char < " " or char == "\x7f":
-        return f"\\x{ord(char):02x}"
-    return char
-
-
-def trie_of(words: Words[str]) -> dict[str, Any]:
-    """Words as nested dictionaries of characters; a word ends at an empty one.
-
-    A word that begins with another is the other's already.
-    """
-    root: dict[str, Any] = {}
-    for word in sorted(words, key=len):
-        node = root
-        for place, char in enumerate(word):
-            if char in node and not node[char]:
-                break
-            node = node.setdefault(char, {})
-            if place == len(word) - 1:
-                node.clear()
-    return root
-
-
-def beginning_otherwise(words: Words[str], without: str) -> str:
-    """A pattern of the texts that begin with none of these words and have no character of `without`; they are not empty."""
-
-    def after(trie: dict[str, Any]) -> str:
-        ways = [_none_of((*without, *trie)) + f"{_none_of(without)}*"]
-        ways += [f"{escape(char)}(?:{after(below)})?" for char, below in trie.items() if below]
-        return "|".join(ways)
-
-    return after(trie_of(words))
-
-
-def _none_of(chars: Iterable[str]) -> str:
-    """A pattern of any character but these."""
-    excluded = "".join("\\" + char if char in "-^" else escape(char) for char in chars)
-    return f"[^{excluded}]" if excluded else r"(?:.|\n)"
 
 
 def grammar_to_regex(grammar: Grammar) -> str:
@@ -84,7 +34,7 @@ class _Writer:
             case Literal(text) | Marker(text):
                 return escape(text)
             case Leaf(_, pattern):
-                return f"(?:{pattern})"
+                return f"(?:{terminal_to_regex(pattern)})"
             case Call(rule):
                 return self._rule(rule)
             case Sequence(items):

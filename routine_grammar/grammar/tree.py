@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
+from routine_grammar.grammar.terminals import Terminal
 
 MAX_NODES = 200_000
 MAX_DEPTH = 200
@@ -26,14 +27,13 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A terminal: any text that `pattern` matches whole.
+    """A terminal: any text that `pattern` matches whole, a regular expression of Python's or what is asked of a JSON value.
 
-    `pattern` is written in the regular-expression subset that Python's `re`, outlines-core and llguidance read alike: no
-    lookaround, no back-references, no anchors, no flags. `name` is how grammars in Lark call it (upper case).
+    `name` is how grammars in Lark call it (upper case).
     """
 
     name: str
-    pattern: str
+    pattern: Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,9 @@ class Grammar:
         for tree in self.rules.values():
             yield from walk(tree)
 
-    def leaves(self) -> dict[str, str]:
+    def leaves(self) -> dict[str, Terminal]:
         """Pattern of every leaf, by leaf name; one name always means one pattern."""
-        named: dict[str, str] = {}
+        named: dict[str, Terminal] = {}
         for node in self.nodes():
             if isinstance(node, Leaf) and named.setdefault(node.name, node.pattern) != node.pattern:
                 raise GrammarError(f"leaf {node.name} has two patterns: {named[node.name]!r} and {node.pattern!r}")

@@ -24,7 +24,7 @@ from routine_grammar.grammar.arguments import Arguments, arguments_of
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
-from routine_grammar.grammar.regex import beginning_otherwise
+from routine_grammar.grammar.pattern_text import beginning_otherwise
 from routine_grammar.grammar.tree import (
     EMPTY,
     Call,

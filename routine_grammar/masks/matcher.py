@@ -11,7 +11,7 @@ import numpy.typing as npt
 from routine_grammar.automaton.automaton import Piece
 from routine_grammar.automaton.step import Configuration
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.rows import Bitmap, Run, TokenRows
+from routine_grammar.masks.rows import Bitmap, Run, TokenRows, set_bits
 
 
 class _Place(NamedTuple):
@@ -185,10 +185,10 @@ class Matcher:
         if self._tokens_left() is None:
             allowed.write(bits)
             if allowed.ends:
-                _set(bits, self._eos)
+                set_bits(bits, self._eos)
         else:
             bits[:] = 0
-            _set(bits, self.allowed())
+            set_bits(bits, self.allowed())
 
     def forced_pieces(self) -> list[Piece]:
         """The only bytes and marker symbols that can come next, up to the first choice."""
@@ -269,7 +269,3 @@ class Matcher:
             return None
         left = self._text_budget - self.tokens - 1 - ahead
         return None if left >= self._automaton.farthest else left
-
-
-def _set(bits: Bitmap, ids: npt.NDArray[np.int32]) -> None:
-    np.bitwise_or.at(bits, ids >> 5, np.left_shift(np.uint32(1), (ids & 31).astype(np.uint32), dtype=np.uint32))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import DEAD, NEED, RETURN, SKELETON, STACK, Configuration, Tables
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
 from routine_grammar.masks import walks
 from routine_grammar.masks.spelling import spell, text_before
@@ -88,6 +88,23 @@ class Run(NamedTuple):
 _NO_RUN = Run((), (), False)
 
 
+@dataclass(frozen=True, slots=True)
+class CountedRow:
+    """What counts need to know of the tokens from one state of a counted leaf.
+
+    `staying` are the tokens that stay in the leaf, by rising `needs`: the characters that they complete and that it takes at
+    least to the end from there. `closing` are the tokens that end it with their last byte, `exits` [per exit of the leaf row]
+    those that end it earlier, each with how many characters they complete.
+    """
+
+    staying: Ids
+    needs: Ids
+    closing: Ids
+    closing_counts: Ids
+    exit_counts: tuple[Ids, ...]
+    most: int
+
+
 class VocabularyRows:
     """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
 
@@ -98,9 +115,10 @@ class VocabularyRows:
         self.vocabulary = vocabulary
         self.library = library
         self._leaf_rows: dict[int, LeafRow] = {}
+        self._counted_rows: dict[int, CountedRow] = {}
         self.lock = threading.RLock()
         self.out = np.zeros(vocabulary.size, np.int32)
-        self.rows = np.zeros((vocabulary.longest + 2, 2 + STACK), np.int32)
+        self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
         self._states = np.zeros(vocabulary.longest + 1, np.int32)
         self._exits = np.zeros(vocabulary.size, np.int32)
 
@@ -119,6 +137,29 @@ class VocabularyRows:
             if state not in self._leaf_rows:
                 self._leaf_rows[state] = self._make(state, tables)
             return self._leaf_rows[state]
+
+    def counted_row(self, state: int, tables: Tables) -> CountedRow:
+        """The counts of a state of a counted leaf, made on first use."""
+        with self.lock:
+            if state not in self._counted_rows:
+                self._counted_rows[state] = self._count(state, tables)
+            return self._counted_rows[state]
+
+    def _count(self, state: int, tables: Tables) -> CountedRow:
+        vocabulary = self.vocabulary
+        needs = np.full(vocabulary.size, -1, np.int32)
+        counts = np.zeros_like(self._states)
+        found = walks.scan_counted(tables, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
+        of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
+        exits = tuple(
+            np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, tables).exits
+        )
+        staying = np.flatnonzero(needs >= 0).astype(np.int32)
+        staying = staying[np.argsort(needs[staying], kind="stable")]
+        closing = np.flatnonzero(needs <= -2).astype(np.int32)
+        closing_counts = -2 - needs[closing]
+        most = max((int(part.max(initial=0)) for part in (needs, closing_counts, *exits)), default=0)
+        return CountedRow(staying, needs[staying], closing, closing_counts, exits, most)
 
     def _make(self, state: int, tables: Tables) -> LeafRow:
         tokens = self.vocabulary.tokens
@@ -147,12 +188,28 @@ class TokenRows:
 
     def row(self, configuration: Configuration) -> Row:
         """The tokens allowed in a configuration."""
-        key = _key(configuration)
+        key = self._row_key(configuration)
         row = self._rows.get(key)
         if row is None:
             with self._shared.lock:
                 row = self._rows[key] = self._make(configuration)
         return row
+
+    def _row_key(self, configuration: Configuration) -> bytes:
+        """What a row depends on: of a count no more than tells which tokens of the vocabulary pass a bound."""
+        if not configuration[3]:
+            return _key(configuration)
+        low, high = self._left(configuration)
+        most = self._shared.counted_row(int(configuration[0]), self.automaton.tables()).most
+        key = configuration.copy()
+        key[2], key[3] = min(max(low, 0), most + 1), -1 - min(high, most)
+        return _key(key)
+
+    def _left(self, configuration: Configuration) -> tuple[int, int]:
+        """How many characters a counted leaf needs at least from a configuration on, and how many it may have at most."""
+        low, high = self.automaton.library.bounds[configuration[3], :2].tolist()
+        count = int(configuration[2])
+        return low - count, NO_BOUNDS if high == NO_BOUNDS else high - count
 
     def fewest_tokens(self, configuration: Configuration) -> int:
         """How few tokens suffice to end the text: those of its shortest completion in bytes, written in fewest tokens."""
@@ -279,6 +336,8 @@ class TokenRows:
         """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""
         state = int(configuration[0])
         tables = self.automaton.tables()
+        if configuration[3]:
+            return self._counted_tokens(configuration, tables)
         leaf = self._shared.leaf_row(state, tables)
         after = self._returned(configuration)
         tokens = [leaf.exits[rest] for rest in self._walked(after, leaf.rests)]
@@ -286,6 +345,24 @@ class TokenRows:
             continuation = self.row(after)
             tokens.append(continuation.allowed)
         return leaf.base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+
+    def _counted_tokens(self, configuration: Configuration, tables: Tables) -> tuple[Bitmap, Ids]:
+        """As `_leaf_tokens`, inside a leaf whose characters are counted."""
+        state = int(configuration[0])
+        low, high = self._left(configuration)
+        leaf, counted = self._shared.leaf_row(state, tables), self._shared.counted_row(state, tables)
+        tokens: list[Ids] = []
+        if low <= 0 and counted.most <= high:
+            base = leaf.base
+        else:
+            base = np.zeros_like(leaf.base)
+            ends = counted.closing[(counted.closing_counts >= low) & (counted.closing_counts <= high)]
+            set_bits(base, counted.staying[: int(np.searchsorted(counted.needs, high, side="right"))])
+            set_bits(base, ends)
+        for rest in self._walked(self._returned(configuration), leaf.rests):
+            counts = counted.exit_counts[rest]
+            tokens.append(leaf.exits[rest][(counts >= low) & (counts <= high)])
+        return base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 
     def _returned(self, configuration: Configuration) -> Configuration:
         """The configuration after a leaf returns."""
@@ -311,5 +388,10 @@ class TokenRows:
         return out[:count].copy()
 
 
+def set_bits(bits: Bitmap, ids: Ids) -> None:
+    """Set the bits of some tokens."""
+    np.bitwise_or.at(bits, ids >> 5, np.left_shift(np.uint32(1), (ids & 31).astype(np.uint32), dtype=np.uint32))
+
+
 def _key(configuration: Configuration) -> bytes:
-    return configuration[: 2 + configuration[1]].tobytes()
+    return configuration[: HEAD + configuration[1]].tobytes()

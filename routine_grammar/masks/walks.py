@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.jit import jit
-from routine_grammar.automaton.leaf import DEAD, RETURN
-from routine_grammar.automaton.step import NEED, Configuration, Tables, step
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, Tables, step
 from routine_grammar.masks.vocabulary import Trie
 
 Ids = npt.NDArray[np.int32]
@@ -82,6 +81,50 @@ def scan_leaf(t: Tables, trie: Trie, start: int, states: Ids, base: npt.NDArray[
 
 
 @jit
+def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, needs: Ids, tokens: Ids, exits: Ids) -> int:
+    """Count the characters of every token through a counted leaf from state `start`.
+
+    `needs` [vocabulary], -1 at first, is set for the tokens that stay in the leaf, or leave it with their last byte: the
+    characters that they complete and that it then takes at least to the end; to the former alone, complemented, for the
+    latter. Tokens that leave it earlier are written to `tokens`, in the order in which `scan_leaf` writes them, each with the
+    number of characters that it completes in the leaf to `exits`. Returns how many those are. `states` and `counts`
+    [longest token + 1] are scratch.
+    """
+    count = 0
+    node = 0
+    while node < len(trie.byte):
+        depth = trie.depth[node]
+        state = start if depth == 0 else states[depth - 1]
+        completed = 0 if depth == 0 else counts[depth - 1]
+        if state >= 0:
+            target = int(t.leaf_table[state, trie.byte[node]])
+            if target >= 0:
+                completed += t.completes[t.leaf_counted[target]]
+            elif target == RETURN:
+                target = -3 - depth
+        else:
+            target = state
+        if target == DEAD:
+            node = trie.skip[node]
+            continue
+        states[depth] = target
+        counts[depth] = completed
+        token = trie.token[node]
+        while token >= 0:
+            if target >= 0:
+                needs[token] = completed + t.least[t.leaf_counted[target]]
+            elif target == -3 - depth:
+                needs[token] = -2 - completed
+            else:
+                tokens[count] = token
+                exits[count] = completed
+                count += 1
+            token = trie.same[token]
+        node += 1
+    return count
+
+
+@jit
 def group_tokens(
     t: Tables,
     start: Configuration,
@@ -107,7 +150,7 @@ def group_tokens(
         for g in range(used):
             if leads[g, 0] == row[0] and leads[g, 1] == row[1]:
                 equal = True
-                for j in range(2, 2 + row[1]):
+                for j in range(2, HEAD + row[1]):
                     if leads[g, j] != row[j]:
                         equal = False
                         break

@@ -25,7 +25,7 @@ _DIGITS = string.digits + string.ascii_letters
 _VALUE = {digit: value for value, digit in enumerate(_DIGITS)}
 _ALL = 62**9  # 2^53.58: there is room for the 53 bits of the fields
 MAX_PLACES = 2**24
-_NONCES, _VERSIONS, _CHECKS = 2**4, 2**12, 2**13
+_FIELDS, _VERSIONS, _CHECKS = 2**28, 2**12, 2**13
 # Spreads numbers that lie close together: neither factor of 62 divides it, so that it can be undone.
 _SPREAD = 7_342_918_650_443_217
 _GATHER: int = pow(_SPREAD, -1, _ALL)
@@ -93,6 +93,8 @@ class LongIds:
 class ShortIds:
     """Ids of nine letters and digits: a place among the Routine's positions, a nonce, 12 bits of its version, and a check.
 
+    Place and nonce share 28 bits: a Routine of 100 positions has 2.7 million ids for each.
+
     The check is over the Routine's name and all the rest: of 8,192 foreign ids one is taken for ours. An id of another
     Routine is a foreign one. Of 4,096 edits of a Routine one leaves the bits of its version as they were.
     """
@@ -119,7 +121,7 @@ class ShortIds:
         place = read_position(position)
         whole = str(self.graph.position(position)).partition("@")[0]
         number = self._firsts[self.graph.positions.index(whole)] + (place.item or 0)
-        return _written(self._checked(number, secrets.randbelow(_NONCES), self._version()))
+        return _written(self._checked(number * self._nonces + secrets.randbelow(self._nonces), self._version()))
 
     def read(self, text: object) -> CallId | None:
         """What an id of ours says; None for anybody else's. Of another version only that is told."""
@@ -127,12 +129,12 @@ class ShortIds:
             return None
         value = _read(text)
         fields, version = divmod(value // _CHECKS, _VERSIONS)
-        place, nonce = divmod(fields, _NONCES)
-        if place >= MAX_PLACES or self._checked(place, nonce, version) != value:
+        if fields >= _FIELDS or self._checked(fields, version) != value:
             return None
         routine = self.graph.routine
         if version != self._version():
             return CallId(routine.name, f"…{version:03x}", START)
+        place = fields // self._nonces
         if place >= self._places:
             return None
         index = bisect_right(self._firsts, place) - 1
@@ -145,12 +147,17 @@ class ShortIds:
         loop = self.graph.loop_of(read_position(position).node)
         return loop.most if loop is not None else None
 
+    @property
+    def _nonces(self) -> int:
+        """How many ids a place has: 16 or more."""
+        return _FIELDS // self._places
+
     def _version(self) -> int:
         return int(self.version, 16) % _VERSIONS
 
-    def _checked(self, place: int, nonce: int, version: int) -> int:
+    def _checked(self, fields: int, version: int) -> int:
         """The fields as one number, its check at the end."""
-        fields = (place * _NONCES + nonce) * _VERSIONS + version
+        fields = fields * _VERSIONS + version
         told = f"{self.graph.routine.name}.{fields}".encode()
         return fields * _CHECKS + int.from_bytes(hashlib.sha256(told).digest()[:4]) % _CHECKS
 

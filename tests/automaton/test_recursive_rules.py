@@ -26,7 +26,7 @@ def recognised(grammar: Grammar, text: str) -> bool:
         match node:
             case Literal(literal):
                 return frozenset((start + len(literal),)) if text.startswith(literal, start) else frozenset()
-            case Leaf(_, pattern):
+            case Leaf(_, str(pattern)):
                 leaf = re.compile(pattern)
                 return frozenset(end for end in range(start, len(text) + 1) if leaf.fullmatch(text, start, end))
             case Call(rule):

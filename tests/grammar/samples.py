@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
-
 from routine_grammar.automaton.facts import Analysis
-from routine_grammar.automaton.leaf import DEAD, RETURN, LeafLibrary
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.step import RETURN
+from routine_grammar.grammar.terminals import Terminal
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
 
 LARGEST = 3_000  # nodes drawn before a text comes to its end
@@ -67,21 +67,24 @@ class Sampler:
                 count = self._rng.randint(low, most) if depth <= self._deepest else low
                 return b"".join([self._draw(item, depth) for _ in range(count)])
 
-    def _word(self, pattern: str) -> bytes:
-        state = self._library.start(pattern)
-        table, accepting, distance = self._library.table, self._library.accepting, self._library.distance
+    def _word(self, terminal: Terminal) -> bytes:
+        library = self._library
+        state = library.start(terminal)
         word = bytearray()
         while True:
-            if accepting[state] and (len(word) >= self._leaf_bytes or self._rng.random() < 0.15):
+            if library.is_accepting(state) and (len(word) >= self._leaf_bytes or self._rng.random() < 0.15):
                 return bytes(word)
-            options = [int(byte) for byte in np.flatnonzero(table[state] != DEAD)]
+            options = [byte for byte in range(256) if library.first(state) >> byte & 1]
             if not options:
                 return bytes(word)
             if len(word) >= self._leaf_bytes:
-                options = [b for b in options if table[state, b] == RETURN or distance[table[state, b]] < distance[state]]
+                after = {byte: library.next(state, byte) for byte in options}
+                left = library.distance_of(state)
+                options = [b for b in options if after[b] == RETURN or library.distance_of(after[b]) < left]
             likely = [byte for byte in options if byte in LIKELY]
             byte = self._rng.choice(likely if likely and self._rng.random() < 0.8 else options)
             word.append(byte)
-            if table[state, byte] == RETURN:
+            state = library.next(state, byte)
+            if state == RETURN:
                 return bytes(word)
-            state = int(table[state, byte])
+            assert state >= 0

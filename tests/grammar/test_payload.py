@@ -120,15 +120,15 @@ def read_or_refused(text: str) -> None:
         ("null", "malformed grammar text"),
         ("[]", "malformed grammar text"),
         ("{}", "malformed grammar text"),
-        ('{"v": 2}', "version 2; expected 1"),
-        ('{"v": 1, "leaves": {}, "root": "a"}', "'rules'"),
-        ('{"v": 1, "leaves": {}, "root": ["leaf", "X"], "rules": {}}', "malformed"),
-        ('{"v": 1, "leaves": {"X": 1}, "root": ["leaf", "X"], "rules": {}}', "malformed leaf"),
-        ('{"v": 1, "leaves": {}, "root": ["call", "r"], "rules": {}}', "calls rule r, which is not defined"),
-        ('{"v": 1, "leaves": {}, "root": ["what"], "rules": {}}', "malformed node"),
-        ('{"v": 1, "leaves": {}, "root": "\\ud800", "rules": {}}', "lone surrogate"),
-        ('{"v": 1, "leaves": {}, "root": ["rep", "a", 0, 20000], "rules": {}}', "the bound is 10000"),
-        ('{"v": 1, "leaves": {}, "root": NaN, "rules": {}}', "malformed node"),
+        ('{"v": 1}', "version 1; expected 2"),
+        ('{"v": 2, "leaves": {}, "root": "a"}', "'rules'"),
+        ('{"v": 2, "leaves": {}, "root": ["leaf", "X"], "rules": {}}', "malformed"),
+        ('{"v": 2, "leaves": {"X": 1}, "root": ["leaf", "X"], "rules": {}}', "malformed leaf"),
+        ('{"v": 2, "leaves": {}, "root": ["call", "r"], "rules": {}}', "calls rule r, which is not defined"),
+        ('{"v": 2, "leaves": {}, "root": ["what"], "rules": {}}', "malformed node"),
+        ('{"v": 2, "leaves": {}, "root": "\\ud800", "rules": {}}', "lone surrogate"),
+        ('{"v": 2, "leaves": {}, "root": ["rep", "a", 0, 20000], "rules": {}}', "the bound is 10000"),
+        ('{"v": 2, "leaves": {}, "root": NaN, "rules": {}}', "malformed node"),
         ("[" * 100_000, "malformed grammar text"),
         ("1" * 5_000, "malformed grammar text"),
     ],
@@ -141,7 +141,7 @@ def test_malformed_texts(text: str, message: str) -> None:
 def test_texts_past_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     deep = '["opt",' * 250 + '"a"' + "]" * 250
     with pytest.raises(GrammarTooLargeError, match="more than 200 deep"):
-        load_grammar(f'{PREFIX}{{"v":1,"leaves":{{}},"root":{deep},"rules":{{}}}}')
+        load_grammar(f'{PREFIX}{{"v":2,"leaves":{{}},"root":{deep},"rules":{{}}}}')
     monkeypatch.setattr(payload, "MAX_PAYLOAD_CHARS", 10)
     with pytest.raises(GrammarTooLargeError, match="characters; the bound is 10"):
         load_grammar(dump_grammar(WHOLE))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from routine_grammar.api import compile_lark, compile_regex
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.regex import escape, grammar_to_regex
+from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
 
 TEXT = "ab0é"
@@ -81,11 +82,40 @@ def test_short_patterns_and_those_of_rare_characters(pattern: str) -> None:
         assert grammar.accepts(text) == (re.fullmatch(pattern, text) is not None)
 
 
+@pytest.mark.parametrize("pattern", ["^a", "a$", "a|b$", "(?:^a|b)", r"\Aa", "[]a]^", "a$\n?", "^", "a^b", r"(?:\Z|a)+"])
+def test_anchors_mean_the_edges_of_the_text(pattern: str) -> None:
+    compiled = re.compile(pattern)
+    if not any(compiled.fullmatch(text) for text in ("", "a", "b", "a\n", "]")):
+        with pytest.raises(GrammarError, match="matches nothing"):
+            compile_regex(pattern)
+        return
+    grammar = compile_regex(pattern)
+    for text in ("", "a", "b", "]", "ab", "a\n", "a\n\n", "aa"):
+        assert grammar.accepts(text) == (compiled.fullmatch(text) is not None), text
+
+
 @pytest.mark.parametrize(
-    "pattern", ["^a", "a$", "a|b$", "(?:^a|b)", r"\Aa", r"a\z", r"a\b|b", r"\Ba", r"(?m:^a)", r"[ab]$", r"[]a]^"]
+    ("pattern", "message"),
+    [
+        (r"a\z", r"an escape `\\z`"),
+        (r"a\b|b", r"a word boundary `\\b`, at character 2"),
+        (r"\Ba", r"a word boundary `\\B`"),
+        (r"(?m:^a)", r"the flag or group `\(\?m`"),
+        ("(?=a)a", r"\(\?=…\) is not supported"),
+        ("(?!b)a", r"\(\?!…\) is not supported"),
+        ("(?<=b)a", "a look behind"),
+        ("(?<!b)a", "a look behind"),
+        ("a*+", "a possessive quantifier"),
+        ("(?>a)", r"the flag or group `\(\?>`"),
+        ("(a)(?(1)b|c)", r"the flag or group `\(\?\(`"),
+        ("(?P<x>a)(?P=x)", "the flag or group"),
+        ("(?x) a", r"the flag or group `\(\?x`"),
+        (r"\d{2,1}", "between 2 and 1 times"),
+        ("a{200000}", "the bound is 100000"),
+    ],
 )
-def test_assertions_are_declined(pattern: str) -> None:
-    with pytest.raises(GrammarError, match=r"asserts a place by (\^|\$|\\)"):
+def test_what_is_declined_names_what_and_where(pattern: str, message: str) -> None:
+    with pytest.raises(GrammarError, match=message):
         compile_regex(pattern)
 
 
@@ -96,7 +126,7 @@ def test_characters_that_assert_elsewhere_are_themselves_in_classes_and_escapes(
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(", "a)", "a)|(b", "[", "[z-a]", "a**b)", "(?=a)a", "(?!b)a", "(a)\\1", "\ud800", "*", "a{3,1}", "[^\\x00-\U0010ffff]"],
+    ["(", "a)", "a)|(b", "[", "[z-a]", "a**b)", "a++b", "(a)\\1", "\ud800", "*", "a{3,1}", "[^\\x00-\U0010ffff]"],
 )
 def test_what_is_no_regular_expression_is_an_error(pattern: str) -> None:
     with pytest.raises(GrammarError, match="pattern"):

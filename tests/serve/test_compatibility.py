@@ -115,7 +115,7 @@ def serving(dialect: str, folder: Path, *flags: str) -> Iterator[Server]:
     (folder / "tools.json").write_text(json.dumps({"tools": TOOLS}), encoding="utf-8")
     with (
         dialect_server(folder, dialect, folder / "tickets.yaml", folder / "tools.json", *flags) as base_url,
-        openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60, default_headers=ONCE) as client,
+        openai.OpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=300, default_headers=ONCE) as client,
     ):
         yield Server(dialect, base_url, client)
 

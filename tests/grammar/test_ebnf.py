@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import random
-import re
-from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.ebnf import grammar_to_ebnf
-from benchmarks.patterns import CharacterAutomaton, pattern_to_automaton
 from routine_grammar.api import Grammar as Compiled
 from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.json_text import EXACT, turn_form
+from routine_grammar.grammar.terminals import JsonNumber, JsonString
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
-from tests.grammars import LEAVES, edited, grammars, nested_repeats, sample
+from tests.grammars import edited, grammars, nested_repeats, sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -34,39 +32,6 @@ def xgrammar() -> Any:
 
 def accepts(xgrammar: Any, ebnf: str, text: str) -> bool:
     return bool(xgrammar.testing._is_grammar_accept_string(xgrammar.Grammar.from_ebnf(ebnf), text))
-
-
-@cache
-def automaton_of(pattern: str) -> CharacterAutomaton:
-    return pattern_to_automaton(pattern)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.sampled_from((*LEAVES, FORM.string, FORM.integer, FORM.number, EXACT.string)), st.lists(st.sampled_from(PIECES)))
-def test_a_leaf_automaton_reads_as_the_regular_expression(leaf: Leaf, pieces: list[str]) -> None:
-    automaton = automaton_of(leaf.pattern)
-    for text in ("".join(pieces), f'"{"".join(pieces)}"'):
-        assert automaton.accepts(text) == (re.fullmatch(leaf.pattern, text) is not None)
-
-
-@pytest.mark.parametrize(
-    "pattern", ["a{2}", "a{2,}", "a{0,2}", "(?:ab|c){1,3}d", "[^a-c]", r"[\]\-x]+", r"\x41\.|\/\n", "", "(?:a?b*)+", "a|ab"]
-)
-def test_patterns_of_the_subset(pattern: str) -> None:
-    automaton = pattern_to_automaton(pattern)
-    for text in ("", "a", "aa", "aaa", "b", "ab", "abcd", "ccabd", "]", "x-]", "A.", "/\n", "é", "bbb", "d"):
-        assert automaton.accepts(text) == (re.fullmatch(pattern, text) is not None), text
-
-
-@pytest.mark.parametrize("pattern", ["a)", "(?:a", "(a)", r"\d", "a.b", "^a", "*a", "[a"])
-def test_other_patterns_are_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="pattern"):
-        pattern_to_automaton(pattern)
-
-
-def test_the_smallest_automaton() -> None:
-    assert len(pattern_to_automaton("(?:aa|ab|ba|bb)*(?:)").edges) == 2
-    assert len(pattern_to_automaton("ac|bc").edges) == 3
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,6 +57,31 @@ def test_every_kind_of_node_is_written(xgrammar: Any) -> None:
         assert accepts(xgrammar, ebnf, text) is expected, text
 
 
-def test_a_rule_named_root_is_refused() -> None:
-    with pytest.raises(GrammarError, match="root"):
-        grammar_to_ebnf(Grammar(Call("root"), {"root": Literal("a")}))
+def test_a_rule_named_root_is_renamed(xgrammar: Any) -> None:
+    ebnf = grammar_to_ebnf(Grammar(Sequence((Literal("x"), Call("root"))), {"root": Literal("a")}))
+    assert accepts(xgrammar, ebnf, "xa")
+
+
+def test_a_choice_of_nothing_is_refused() -> None:
+    with pytest.raises(GrammarError, match="allows nothing"):
+        grammar_to_ebnf(Grammar(Choice(())))
+
+
+TERMINALS = (
+    FORM.string,
+    EXACT.string,
+    Leaf("SHORT", JsonString(found=("^[a-zé🙂<]*$",), low=2, high=4, markers=("<a>",))),
+    Leaf("NOT", JsonString(never=("a", "^$"), high=3)),
+    Leaf("BOUNDED", JsonNumber(low="-3.5", high="120", multiple="0.5")),
+    Leaf("WHOLE", JsonNumber(low="7", low_is_open=True, is_integer=True, form="-?(?:0|[1-9][0-9]{0,18})")),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(TERMINALS), st.lists(st.sampled_from(PIECES), max_size=6))
+def test_xgrammar_reads_terminals_as_we_do(xgrammar: Any, leaf: Leaf, pieces: list[str]) -> None:
+    grammar = Grammar(Sequence((leaf, Literal("!"))))
+    ebnf = grammar_to_ebnf(grammar)
+    compiled = Compiled(grammar)
+    for text in ("".join(pieces), f'"{"".join(pieces)}"'):
+        assert accepts(xgrammar, ebnf, text + "!") == compiled.accepts(text + "!"), text

@@ -1,0 +1,144 @@
+"""Sets of characters, and of the two ways to spell one: a unit is a character as it is, or a JSON escape of it.
+
+A unit is an int: a code point for the character as it is, `ESCAPED` + code point for its escape. Surrogates are no characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+ESCAPED = 0x110000
+UNITS = 2 * ESCAPED
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class CharSet:
+    """A set of units as sorted ranges, both ends included, with a gap between any two."""
+
+    ranges: Ranges
+
+    @classmethod
+    def of(cls, *ranges: tuple[int, int]) -> CharSet:
+        """The set of some ranges in any order, overlapping or not."""
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted(ranges):
+            if merged and low <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+            elif low <= high:
+                merged.append((low, high))
+        return cls(tuple(merged))
+
+    @classmethod
+    def chars(cls, chars: Iterable[str]) -> CharSet:
+        """These characters as they are."""
+        return cls.of(*((ord(char), ord(char)) for char in chars))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.ranges)
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+    def __len__(self) -> int:
+        return sum(high - low + 1 for low, high in self.ranges)
+
+    def __contains__(self, unit: int) -> bool:
+        return any(low <= unit <= high for low, high in self.ranges)
+
+    def __or__(self, other: CharSet) -> CharSet:
+        return CharSet.of(*self.ranges, *other.ranges)
+
+    def __and__(self, other: CharSet) -> CharSet:
+        found = []
+        mine, others = iter(self.ranges), iter(other.ranges)
+        one, two = next(mine, None), next(others, None)
+        while one is not None and two is not None:
+            low, high = max(one[0], two[0]), min(one[1], two[1])
+            if low <= high:
+                found.append((low, high))
+            if one[1] < two[1]:
+                one = next(mine, None)
+            else:
+                two = next(others, None)
+        return CharSet.of(*found)
+
+    def __sub__(self, other: CharSet) -> CharSet:
+        return self & other.complement
+
+    @cached_property
+    def complement(self) -> CharSet:
+        """All other units, surrogates too where the set has none: intersect it with what there is."""
+        gaps, low = [], 0
+        for first, last in self.ranges:
+            gaps.append((low, first - 1))
+            low = last + 1
+        return CharSet.of(*gaps, (low, UNITS - 1))
+
+    @cached_property
+    def escapes(self) -> CharSet:
+        """The escapes of the set's characters."""
+        return CharSet(tuple((low + ESCAPED, high + ESCAPED) for low, high in self.ranges))
+
+    @cached_property
+    def as_is(self) -> CharSet:
+        """Those of the units that are characters as they are."""
+        return self & CHARS
+
+    @cached_property
+    def escaped(self) -> CharSet:
+        """The characters whose escapes are in the set."""
+        return CharSet(tuple((low - ESCAPED, high - ESCAPED) for low, high in (self & CHARS.escapes).ranges))
+
+
+CHARS = CharSet(((0, 0xD7FF), (0xE000, 0x10FFFF)))
+NO_CHARS = CharSet(())
+DIGITS = CharSet.of((ord("0"), ord("9")))
+HEX = DIGITS | CharSet.of((ord("a"), ord("f")), (ord("A"), ord("F")))
+
+
+@cache
+def matching(pattern: str) -> CharSet:
+    """The characters that a character class of Python's `re` matches."""
+    everything = "".join(chr(code) for low, high in CHARS.ranges for code in range(low, high + 1))
+    return CharSet.of(*(run for found in re.finditer(f"(?:{pattern})+", everything) for run in _runs(found.group())))
+
+
+def _runs(text: str) -> Ranges:
+    """The one or two ranges of a run of characters: two where it steps over the surrogates."""
+    first, last = ord(text[0]), ord(text[-1])
+    return ((first, 0xD7FF), (0xE000, last)) if first < 0xD800 <= last else ((first, last),)
+
+
+@cache
+def either_case(chars: CharSet) -> CharSet:
+    """A set with every character's other cases, as Python's `re` and JavaScript's `u` fold single characters."""
+    found = list(chars.ranges)
+    for low, high in chars.ranges:
+        for code in range(low, high + 1):
+            found += _cases().get(code, ())
+    return CharSet.of(*found)
+
+
+@cache
+def _cases() -> dict[int, Ranges]:
+    """The characters that each cased character folds together with."""
+    together: dict[str, set[int]] = {}
+    for low, high in CHARS.ranges:
+        for code in range(low, high + 1):
+            char = chr(code)
+            lower = char.lower()
+            if lower != char or char.upper() != char:
+                upper = char.upper()
+                key = (upper if len(upper) == 1 else char).lower()
+                if len(lower) == 1 and len(key) == 1:
+                    together.setdefault(key, set()).add(code)
+    return {code: tuple((other, other) for other in sorted(group)) for group in together.values() for code in group}

@@ -1,0 +1,172 @@
+"""Terminals: what a leaf of a grammar tree matches, as a regular expression, a JSON string or a JSON number.
+
+Strings and numbers are given by what is asked of their values, since their spellings make long expressions: JSON escapes,
+intersections, counts of thousands. `automaton_of_terminal` is what each means, `dump` and `load` are how they travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.charset import CHARS, CharSet
+from routine_grammar.grammar.json_number import Bound, decimal_of, number_pattern
+from routine_grammar.grammar.pattern import (
+    Both,
+    Chars,
+    Concat,
+    Either,
+    Not,
+    Pattern,
+    Times,
+    both,
+    concat,
+    literal,
+)
+from routine_grammar.grammar.pattern_reader import read_search, read_terminal
+from routine_grammar.grammar.unit_automaton import UnitAutomaton, automaton_of, quoted
+
+_AS_THEY_ARE = CHARS - CharSet.chars('"\\') - CharSet.of((0, 0x1F))
+_ANYTHING = Times(Chars(CHARS | CHARS.escapes), 0, None)
+MAX_COUNT = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JsonString:
+    """A JSON string, quotes and escapes included, by its text.
+
+    Every expression of `found` is found in the text and none of `never` (as JSON Schema's `pattern` is), and it has `low` to
+    `high` characters (None: any number). `markers` are texts that its spelling lacks, `escaped` characters that are only
+    spelled as escapes.
+    """
+
+    found: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    low: int = 0
+    high: int | None = None
+    markers: tuple[str, ...] = ()
+    escaped: str = ""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its length has bounds."""
+        return self.low > 0 or self.high is not None
+
+    @property
+    def units(self) -> CharSet:
+        """The characters as they are that it may have, and all escapes."""
+        return (_AS_THEY_ARE - CharSet.chars(self.escaped)) | CHARS.escapes
+
+    def spelled(self, pattern: Pattern) -> Pattern:
+        """A pattern of texts as one of their spellings between the quotes, complements not yet bounded by `units`."""
+        return _spelled(pattern, self.units)
+
+    def parts(self) -> list[tuple[bool, Pattern]]:
+        """What holds between the quotes, or (False) does not, but for the length; all spellings there are at first."""
+        found = [(True, self.spelled(read_search(text))) for text in self.found]
+        never = [(False, self.spelled(read_search(text))) for text in self.never]
+        told = [(False, concat(_ANYTHING, literal(marker), _ANYTHING)) for marker in self.markers]
+        return [(True, Times(Chars(self.units), 0, None)), *found, *never, *told]
+
+    def inner(self, *, with_length: bool = True) -> Pattern:
+        """The pattern of what stands between the quotes."""
+        inner = [pattern if holds else Not(pattern) for holds, pattern in self.parts()]
+        if with_length and self.is_counted:
+            inner.append(Times(Chars(self.units), self.low, self.high))
+        return both(*inner)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonNumber:
+    """A JSON number by its value: within bounds (decimal numbers; an open one is itself outside), a multiple, an integer.
+
+    `form`: an expression that its spelling matches too, as those of turns do; empty: any spelling.
+    """
+
+    low: str = ""
+    high: str = ""
+    low_is_open: bool = False
+    high_is_open: bool = False
+    multiple: str = ""
+    is_integer: bool = False
+    form: str = ""
+
+    def pattern(self) -> Pattern:
+        """The pattern of its spellings."""
+        low = Bound(decimal_of(Decimal(self.low)), self.low_is_open) if self.low else None
+        high = Bound(decimal_of(Decimal(self.high)), self.high_is_open) if self.high else None
+        multiple = decimal_of(Decimal(self.multiple)) if self.multiple else None
+        found = number_pattern(low, high, multiple, is_integer=self.is_integer)
+        return both(read_terminal(self.form), found) if self.form else found
+
+
+Terminal = str | JsonString | JsonNumber
+
+
+def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
+    """What a terminal matches, but for the length of strings that are counted.
+
+    Raises `GrammarError` for an expression that can't be read, `GrammarTooLargeError` past a bound.
+    """
+    match terminal:
+        case str(text):
+            return automaton_of(read_terminal(text))
+        case JsonString():
+            return quoted(automaton_of(terminal.inner(with_length=False)))
+        case JsonNumber():
+            return automaton_of(terminal.pattern())
+
+
+def dump(terminal: Terminal) -> Any:
+    """A terminal as JSON: an expression as it is, else an object with what is not as usual."""
+    if isinstance(terminal, str):
+        return terminal
+    usual = type(terminal)()
+    said = {name: value for name, value in asdict(terminal).items() if value != getattr(usual, name)}
+    return {"kind": type(terminal).__name__, **said}
+
+
+def load(value: Any) -> Terminal:
+    """Read what `dump` wrote. Raises `GrammarError` for anything else."""
+    if isinstance(value, str):
+        return value
+    kinds: dict[str, type[JsonString | JsonNumber]] = {"JsonString": JsonString, "JsonNumber": JsonNumber}
+    try:
+        kind = kinds[value["kind"]]
+        known = {field.name: getattr(kind(), field.name) for field in fields(kind)}
+        said = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
+        for name, item in said.items():
+            if not _is_like(item, known[name], name):
+                raise GrammarError(f"malformed leaf in grammar text: {name} {item!r:.80}")
+        return kind(**said)  # type: ignore[arg-type]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise GrammarError(f"malformed leaf in grammar text: {value!r:.120}") from error
+
+
+def _is_like(item: Any, usual: Any, name: str) -> bool:
+    """Whether a value has the type of the usual one."""
+    if name in ("low", "high") and not isinstance(usual, str):
+        return type(item) is int and 0 <= item <= MAX_COUNT
+    if isinstance(usual, tuple):
+        return isinstance(item, tuple) and all(isinstance(text, str) for text in item)
+    return type(item) is type(usual)
+
+
+def _spelled(pattern: Pattern, units: CharSet) -> Pattern:
+    match pattern:
+        case Chars(chars):
+            return Chars((chars & units) | chars.escapes)
+        case Concat(items):
+            return Concat(tuple(_spelled(item, units) for item in items))
+        case Either(items):
+            return Either(tuple(_spelled(item, units) for item in items))
+        case Both(items):
+            return Both(tuple(_spelled(item, units) for item in items))
+        case Times(item, low, high):
+            return Times(_spelled(item, units), low, high)
+        case Not(item):
+            return Not(_spelled(item, units))
+        case _:
+            return pattern
