@@ -65,7 +65,7 @@ class SkeletonArrays:
             library.distance,
             library.counted,
             library.completes,
-            library.least,
+            library.counts,
             library.layers,
             library.pseudo,
             library.bounds,

@@ -1,8 +1,8 @@
-"""Counting: the characters of a string counted beside its automaton, where the automaton lets any count be reached.
+"""Counting: the characters of a string counted beside its automaton, where the automaton lets nearly any count be reached.
 
-A leaf's state tells how few further characters it takes to the end (`least`), and how few bytes a given number of them does.
-Both are right for any bounds where from every state any number of characters from the least on can follow, more of them never
-in fewer bytes. Where that is not so, the length has to be part of the automaton.
+A leaf's state tells which numbers of further characters lead to the end (all, from some number on), and how few bytes each of
+them takes. That is right for any bounds where more characters never take fewer bytes. Where that is not so, the length has to
+be part of the automaton.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Layers = npt.NDArray[np.int32]
 class Counting:
     """What counts need to know of the states of a leaf, the quote before a string counted as a character.
 
-    `completes` [states] bool: entering the state completes a character. `least` [states] int32. `layers` [states, n] int32:
-    the fewest bytes to the end with exactly that many further characters, NEVER where there are none; from the last on
-    `slope` bytes more for each further one.
+    `completes` [states] bool: entering the state completes a character. `layers` [states, n] int32: the fewest bytes to the end
+    with exactly that many further characters, NEVER where there are none; from the last on `slope` bytes more for each further
+    one. `counts` [states, n] int32: the least number from this one on with which there are some.
     """
 
     completes: npt.NDArray[np.bool_]
-    least: Layers
+    counts: Layers
     layers: Layers
     slope: int
 
@@ -76,10 +76,12 @@ def _slope(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> int |
 
 
 def _checked(completes: npt.NDArray[np.bool_], layers: npt.NDArray[np.int64], slope: int) -> Counting | None:
-    """The counting, where from every state any number of characters from the least on can follow, in no fewer bytes."""
-    least = np.argmax(layers < NEVER, axis=1)
-    reached = np.arange(layers.shape[1]) >= least[:, None]
-    rising = np.diff(np.where(reached, layers, 0), axis=1) >= 0
-    if not ((layers < NEVER) == reached).all() or not rising.all():
+    """The counting, where more characters never take fewer bytes."""
+    last = layers.shape[1] - 1
+    counts = np.full(layers.shape, last, np.int32)
+    for count in range(last - 1, -1, -1):
+        counts[:, count] = np.where(layers[:, count] < NEVER, count, counts[:, count + 1])
+    needed = np.take_along_axis(layers, counts.astype(np.int64), axis=1)
+    if (np.diff(needed, axis=1) < 0).any():
         return None
-    return Counting(completes, least.astype(np.int32), layers.astype(np.int32), slope)
+    return Counting(completes, counts, layers.astype(np.int32), slope)

@@ -91,7 +91,7 @@ class LeafLibrary:
     A state is a number below COUNTED, or a pseudo state from there on: a state of a counted leaf with a count and bounds.
 
     `table` [capacity, 256] int32, `accepting` [capacity] bool, `distance` [capacity] int32 (fewest bytes to an accepting end)
-    and `counted` [capacity] int32 (its row of `least` and `layers`, or -1) grow by replacement, as do `pseudo` [n, 3] int32
+    and `counted` [capacity] int32 (its row of `counts` and `layers`, or -1) grow by replacement, as do `pseudo` [n, 3] int32
     (state, count, bounds) and `bounds` [n, 4] int32 (low, high, the last layer, slope): read the attribute again after any
     state was asked for.
     """
@@ -103,7 +103,7 @@ class LeafLibrary:
         self.counted: Table = np.full(256, -1, np.int32)
         self.size = 0
         self.completes: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self.least: Table = np.zeros(0, np.int32)
+        self.counts: Table = np.zeros((0, MAX_LAYERS), np.int32)
         self.layers: Table = np.zeros((0, MAX_LAYERS), np.int32)
         self.pseudo: Table = np.zeros((0, 3), np.int32)
         self.bounds: Table = np.array([[0, NO_BOUNDS, 0, 0]], np.int32)
@@ -143,9 +143,9 @@ class LeafLibrary:
         low, high = self.bounds[number, :2].tolist()
         if target < 0:
             return RETURN if target == RETURN and count >= low else DEAD
-        row = self.counted[target]
+        row = int(self.counted[target])
         count += int(self.completes[row])
-        if high != NO_BOUNDS and count + self.least[row] > high:
+        if high != NO_BOUNDS and count + self._needed(row, low - count) > high:
             return DEAD
         return self._pseudo(target, count if high != NO_BOUNDS else min(count, low), number)
 
@@ -193,15 +193,22 @@ class LeafLibrary:
         low, high = self.bounds[number, :2].tolist()
         targets = self.table[real]
         rows = self.counted[np.maximum(targets, 0)]
-        found = (targets >= 0) & (count + self.completes[rows] + self.least[rows] <= high)
-        return np.asarray(found | ((targets == RETURN) & (count >= low)))
+        counts = count + self.completes[rows]
+        left = np.maximum(low - counts, 0)
+        needed = np.maximum(self.counts[rows, np.minimum(left, MAX_LAYERS - 1)], left)
+        return np.asarray(((targets >= 0) & (counts + needed <= high)) | ((targets == RETURN) & (count >= low)))
 
     def _bytes_left(self, state: int, count: int, number: int) -> int:
         """Fewest bytes from a state of a counted leaf to its end with so many further characters or more."""
         row = int(self.counted[state])
-        count = max(count, int(self.least[row]))
+        count = self._needed(row, count)
         last, slope = map(int, self.bounds[number, 2:])
         return int(self.layers[row, min(count, last)]) + slope * max(count - last, 0)
+
+    def _needed(self, row: int, count: int) -> int:
+        """The least number of further characters, of at least so many, that leads to the end."""
+        count = max(count, 0)
+        return max(int(self.counts[row, min(count, MAX_LAYERS - 1)]), count)
 
     def _reachable(self, state: int) -> npt.NDArray[np.bool_]:
         seen = np.zeros(self.size, np.bool_)
@@ -228,7 +235,7 @@ class LeafLibrary:
         state, counting = known
         assert counting is not None
         high = NO_BOUNDS if terminal.high is None else terminal.high
-        if max(int(counting.least[0]) - 1, terminal.low) > high:
+        if self._needed(int(self.counted[state]), terminal.low + 1) - 1 > high:
             raise _nothing(terminal)
         with self._lock:
             bounds = (terminal.low, high, counting.layers.shape[1] - 1, counting.slope)
@@ -264,11 +271,12 @@ class LeafLibrary:
         return base
 
     def _append_counting(self, base: int, counting: Counting) -> None:
-        row, count = len(self.least), len(counting.least)
+        row, (count, known) = len(self.counts), counting.counts.shape
         self.completes = np.concatenate([self.completes, counting.completes])
-        self.least = np.concatenate([self.least, counting.least])
+        counts = np.tile(np.arange(MAX_LAYERS, dtype=np.int32), (count, 1))  # from the last layer on, any number will do
         layers = np.full((count, MAX_LAYERS), NEVER, np.int32)
-        layers[:, : counting.layers.shape[1]] = counting.layers
+        counts[:, :known], layers[:, :known] = counting.counts, counting.layers
+        self.counts = np.concatenate([self.counts, counts])
         self.layers = np.concatenate([self.layers, layers])
         self.counted[base : base + count] = np.arange(row, row + count)
 

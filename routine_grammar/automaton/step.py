@@ -43,7 +43,7 @@ class Tables(NamedTuple):
     leaf_distance: npt.NDArray[np.int32]
     leaf_counted: npt.NDArray[np.int32]
     completes: npt.NDArray[np.bool_]
-    least: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
     layers: npt.NDArray[np.int32]
     pseudo: npt.NDArray[np.int32]
     bounds: npt.NDArray[np.int32]
@@ -103,16 +103,23 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
 
 
 @jit
+def needed(t: Tables, entry: int, least: int) -> int:
+    """The least number of further characters, of at least so many, that leads from a row of counts to the leaf's end."""
+    least = max(least, 0)
+    return max(int(t.counts[entry, min(least, t.counts.shape[1] - 1)]), least)
+
+
+@jit
 def count(t: Tables, row: Configuration, target: int) -> int:
     """Count what a byte to `target` completes of a counted leaf; returns the target, or DEAD where a bound forbids it."""
     bounds = t.bounds[row[3]]
     if target == RETURN:
         return RETURN if row[2] >= bounds[0] else DEAD
-    entry = t.leaf_counted[target]
-    number = row[2] + t.completes[entry]
+    entry = int(t.leaf_counted[target])
+    number = int(row[2] + t.completes[entry])
     if bounds[1] == NO_BOUNDS:
         row[2] = min(number, bounds[0])
-    elif number + t.least[entry] > bounds[1]:
+    elif number + needed(t, entry, bounds[0] - number) > bounds[1]:
         return DEAD
     else:
         row[2] = number
@@ -220,8 +227,8 @@ def may_end(t: Tables, row: Configuration, scratch: Configuration) -> int:
 def counted_distance(t: Tables, row: Configuration) -> int:
     """Fewest bytes from a configuration in a counted leaf to the end of the leaf."""
     bounds = t.bounds[row[3]]
-    entry = t.leaf_counted[row[0]]
-    number = max(bounds[0] - row[2], t.least[entry])
+    entry = int(t.leaf_counted[row[0]])
+    number = needed(t, entry, bounds[0] - row[2])
     return int(t.layers[entry, min(number, bounds[2])] + bounds[3] * max(number - bounds[2], 0))
 
 

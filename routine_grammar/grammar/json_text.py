@@ -15,7 +15,7 @@ from typing import Any
 
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.pattern_text import escape, trie_of
-from routine_grammar.grammar.terminals import JsonString
+from routine_grammar.grammar.terminals import JsonNumber, JsonString
 from routine_grammar.grammar.tree import Leaf, Literal, Node, choice
 
 _HEX = "[0-9a-fA-F]"
@@ -51,7 +51,7 @@ _STRING = Leaf("STRING", JsonString())
 EXACT = JsonForm(
     _STRING,
     _STRING,
-    Leaf("INTEGER", r"-?(?:0|[1-9][0-9]*)(?:\.0+)?"),
+    Leaf("INTEGER", JsonNumber(is_integer=True)),
     Leaf("NUMBER", r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
 )
 

@@ -201,9 +201,15 @@ class TokenRows:
             return _key(configuration)
         low, high = self._left(configuration)
         most = self._shared.counted_row(int(configuration[0]), self.automaton.tables()).most
+        if self._is_tight(low, high, most):
+            return _key(configuration)
         key = configuration.copy()
         key[2], key[3] = min(max(low, 0), most + 1), -1 - min(high, most)
         return _key(key)
+
+    def _is_tight(self, low: int, high: int, most: int) -> bool:
+        """Whether both bounds on a count may matter to one token: too few characters yet, and nearly too many."""
+        return low > 0 and high - low < most + self.automaton.library.counts.shape[1]
 
     def _left(self, configuration: Configuration) -> tuple[int, int]:
         """How many characters a counted leaf needs at least from a configuration on, and how many it may have at most."""
@@ -351,6 +357,8 @@ class TokenRows:
         state = int(configuration[0])
         low, high = self._left(configuration)
         leaf, counted = self._shared.leaf_row(state, tables), self._shared.counted_row(state, tables)
+        if self._is_tight(low, high, counted.most):
+            return np.zeros_like(leaf.base), self._walked(configuration, self.vocabulary.trie)
         tokens: list[Ids] = []
         if low <= 0 and counted.most <= high:
             base = leaf.base

@@ -112,7 +112,7 @@ def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, ne
         token = trie.token[node]
         while token >= 0:
             if target >= 0:
-                needs[token] = completed + t.least[t.leaf_counted[target]]
+                needs[token] = completed + t.counts[t.leaf_counted[target], 0]
             elif target == -3 - depth:
                 needs[token] = -2 - completed
             else:

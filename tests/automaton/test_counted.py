@@ -23,7 +23,17 @@ from routine_grammar.masks.rows import TokenRows, VocabularyRows
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary
 
-FOUND = ((), ("^[a-c]+(-[a-c]+)*$",), ("é",), ("^(aab)*$",), ("^a*$",), ("^[^a]", "b"), ("^(😀|bb)+$",), ("^x?(ab|c){3,}",))
+FOUND = (
+    (),
+    ("^[a-c]+(-[a-c]+)*$",),
+    ("é",),
+    ("^(aab)*$",),
+    ("^a*$",),
+    ("^[^a]", "b"),
+    ("^(😀|bb)+$",),
+    ("^x?(ab|c){3,}",),
+    ("^[ab]{1,3}(-[ab]{1,3})*$",),
+)
 NEVER = ((), ("^memory_",), ("b$",), ("^(?:a|ab|é)$",))
 PIECES = ("a", "b", "c", "ab", "aab", "-", "é", "😀", "memory_", "x", '"', "<a>", "\n")
 
@@ -177,6 +187,7 @@ def test_lengths_share_a_leaf() -> None:
 
 def test_lengths_that_can_not_be_counted_beside_are_part_of_the_states() -> None:
     assert compile_counted(JsonString(found=("^(aab)*$",))) is None
+    assert compile_counted(JsonString(found=("^(aab|b)*$",))) is not None
     library = LeafLibrary()
     assert library.start(JsonString(found=("^(aab)*$",), low=20, high=40)) < COUNTED
 

@@ -28,8 +28,9 @@ from routine_grammar.grammar.pattern import (
     literal,
     words,
 )
-from routine_grammar.grammar.pattern_reader import read_search, read_terminal, read_whole, unicode_property
+from routine_grammar.grammar.pattern_reader import read_search, read_terminal, read_whole
 from routine_grammar.grammar.pattern_text import as_expression, char_class, pattern_to_regex
+from routine_grammar.grammar.unicode_properties import unicode_property
 from routine_grammar.grammar.unit_automaton import are_disjoint, automaton_of, is_empty
 from tests.grammar.expressions import expressions, texts
 from tests.scale import SCALE

@@ -1,0 +1,422 @@
+"""What is said of shapes: which values they hold, what two have in common, what is outside of one, whether there is none.
+
+Everything is exact; what would not be is declined by `Undecided`, which the caller turns into an error with a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from itertools import zip_longest
+from typing import Any
+
+from routine_grammar.grammar.json_number import Bound, decimal_of
+from routine_grammar.grammar.pattern import Not, Pattern, both
+from routine_grammar.grammar.pattern_reader import read_search
+from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.schema.shapes import (
+    ANYTHING,
+    NOTHING,
+    Anything,
+    Array,
+    Kind,
+    Member,
+    Named,
+    Number,
+    Object,
+    Shape,
+    String,
+    Value,
+    everything,
+    joined,
+    key_of,
+    type_of,
+    type_of_value,
+)
+from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
+
+MAX_KINDS = 2_000
+MAX_MEETINGS = 20_000
+
+
+class Undecided(Exception):
+    """What can't be told or written exactly."""
+
+
+class Algebra:
+    """Operations on shapes; `look_up` gives the shape of a name.
+
+    Names that it makes itself (two recursive shapes that meet) it looks up itself.
+    """
+
+    def __init__(self, look_up: Callable[[str], Shape]) -> None:
+        self._look_up = look_up
+        self._meetings: dict[str, tuple[str, str]] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._looking: set[str] = set()
+        self._may_be: dict[str, bool] = {}
+        self._asking: set[str] = set()
+        self._met = 0
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a name, of one that names are joined to or of one that two others meet in."""
+        if name not in self._meetings:
+            return self._look_up(name)
+        if name not in self._shapes:
+            if name in self._looking:
+                raise Undecided("shapes that refer to nothing but each other")
+            self._looking.add(name)
+            one, other = self._meetings[name]
+            self._shapes[name] = self.meet(self.shape(one), self.shape(other))
+            self._looking.discard(name)
+        return self._shapes[name]
+
+    def opened(self, shape: Shape, depth: int = 0) -> Shape:
+        """A shape with the kinds that its names stand for."""
+        if not any(isinstance(kind, Named | Anything) for kind in shape.kinds):
+            return shape
+        if depth > 100:
+            raise Undecided("references that lead to each other and to nothing else")
+        parts = []
+        for kind in shape.kinds:
+            match kind:
+                case Named(name):
+                    parts.append(self.opened(self.shape(name), depth + 1))
+                case Anything():
+                    parts.append(Shape(everything()))
+                case _:
+                    parts.append(Shape((kind,)))
+        return Shape(tuple(dict.fromkeys(each for part in parts for each in part.kinds)))
+
+    # Values
+
+    def holds(self, shape: Shape, value: Any) -> bool:
+        """Whether a value is in a shape."""
+        return any(self._kind_holds(kind, value) for kind in shape.kinds)
+
+    def _kind_holds(self, kind: Kind, value: Any) -> bool:
+        match kind:
+            case Anything():
+                return True
+            case Named(name):
+                return self.holds(self.shape(name), value)
+            case Value(key, _):
+                return key == key_of(value)
+        if type_of(kind) != type_of_value(value):
+            return False
+        match kind:
+            case Number():
+                return number_holds(kind, value)
+            case String():
+                return string_holds(kind, value)
+            case Array(prefix, rest, low, high, _):
+                shapes = [*prefix[: len(value)], *[rest] * (len(value) - len(prefix))]
+                sized = low <= len(value) and (high is None or len(value) <= high)
+                return sized and all(self.holds(shape, item) for shape, item in zip(shapes, value, strict=True))
+            case Object(members, _, names, low, high):
+                sized = low <= len(value) and (high is None or len(value) <= high)
+                return (
+                    sized
+                    and all(name in value for name, member in members if member.required)
+                    and all(self.holds(names, name) for name in value)
+                    and all(self.holds(self.of_name(kind, name), item) for name, item in value.items())
+                )
+        raise AssertionError(kind)
+
+    # Objects
+
+    def of_name(self, kind: Object, name: str) -> Shape:
+        """The shape of a property's values, whatever names there may be."""
+        declared = kind.declared.get(name)
+        return declared.shape if declared is not None else self.additional(kind, lambda pattern: found_in(pattern, name))
+
+    def additional(self, kind: Object, matches: Callable[[str], bool]) -> Shape:
+        """The shape of a property that is not declared, by which patterns its name matches."""
+        shape = ANYTHING
+        for layer in kind.layers:
+            matched = [inner for pattern, inner in layer.patterns if matches(pattern)]
+            for inner in matched or ([layer.rest] if layer.rest is not None else []):
+                shape = self.meet(shape, inner)
+        return shape
+
+    # Meeting
+
+    def meet(self, one: Shape, other: Shape) -> Shape:
+        """The values that are in both shapes. Raises `Undecided` past the bounds."""
+        if one in (ANYTHING, other):
+            return other
+        if other == ANYTHING:
+            return one
+        found: dict[Kind, None] = {}
+        for mine in one.kinds:
+            for others in other.kinds:
+                found |= dict.fromkeys(self._meet(mine, others).kinds)
+                if len(found) > MAX_KINDS:
+                    raise Undecided(f"more than {MAX_KINDS} alternatives, the bound")
+        return Shape(tuple(found))
+
+    def _meet(self, one: Kind, other: Kind) -> Shape:
+        self._met += 1
+        if self._met > MAX_MEETINGS:
+            raise Undecided(f"more than {MAX_MEETINGS} pairs of alternatives, the bound")
+        match one, other:
+            case (Anything(), kind) | (kind, Anything()):
+                return Shape((kind,))
+            case Named(name), Named(another):
+                if name == another:
+                    return Shape((one,))
+                meeting = f"{name} & {another}"
+                self._meetings[meeting] = (name, another)
+                return Shape((Named(meeting),))
+            case (Named(name), kind) | (kind, Named(name)):
+                return self.meet(self.shape(name), Shape((kind,)))
+            case (Value(_, value), kind) | (kind, Value(_, value)):
+                kept = one if isinstance(one, Value) else other
+                return Shape((kept,)) if self._kind_holds(kind, value) else NOTHING
+            case Number(), Number():
+                return _meet_numbers(one, other)
+            case String(), String():
+                return _meet_strings(one, other)
+            case Array(), Array():
+                return self._meet_arrays(one, other)
+            case Object(), Object():
+                return self._meet_objects(one, other)
+        return NOTHING
+
+    def _meet_arrays(self, one: Array, other: Array) -> Shape:
+        pairs = zip_longest(one.prefix, other.prefix)
+        prefix = tuple(self.meet(one.rest if mine is None else mine, other.rest if its is None else its) for mine, its in pairs)
+        rest, is_open = self.meet(one.rest, other.rest), one.is_open and other.is_open
+        high = _least(one.high, other.high)
+        return self.array(Array(prefix, rest, max(one.low, other.low), high, is_open, one.pointer))
+
+    def array(self, kind: Array) -> Shape:
+        """An array's shape; NOTHING where there is no such array."""
+        high = kind.high
+        if not self.may_be(kind.rest):
+            high = _least(high, len(kind.prefix))
+        for place, shape in enumerate(kind.prefix):
+            if not self.may_be(shape):
+                high = _least(high, place)
+                break
+        if high is not None and kind.low > high:
+            return NOTHING
+        return Shape((replace(kind, high=high, prefix=kind.prefix if high is None else kind.prefix[:high]),))
+
+    def _meet_objects(self, one: Object, other: Object) -> Shape:
+        mine, others = one.declared, other.declared
+        members = []
+        for name in dict.fromkeys((*mine, *others)):
+            said = [side[name] for side in (mine, others) if name in side]
+            shape = self.meet(self.of_name(one, name), self.of_name(other, name))
+            required, declared = any(each.required for each in said), any(each.declared for each in said)
+            members.append((name, Member(shape, required, declared)))
+        layers = tuple(dict.fromkeys((*one.layers, *other.layers)))
+        names = self.meet(one.names, other.names)
+        high = _least(one.high, other.high)
+        return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, one.pointer))
+
+    def object(self, kind: Object) -> Shape:
+        """An object's shape; NOTHING where there is no such object."""
+        members = []
+        for name, member in kind.members:
+            possible = self.holds(kind.names, name) and self.may_be(member.shape)
+            if member.required and not possible:
+                return NOTHING
+            members.append((name, member if possible else Member(NOTHING, declared=member.declared)))
+        required = sum(member.required for _, member in members)
+        low = max(kind.low, required)
+        if kind.high is not None and low > kind.high:
+            return NOTHING
+        if low > sum(bool(member.shape) for _, member in members) and not self.has_additional(kind):
+            return NOTHING
+        return Shape((replace(kind, members=tuple(members), low=low),))
+
+    def has_additional(self, kind: Object) -> bool:
+        """Whether an object may have a property that is not declared, as far as its layers tell."""
+        return any(True for _ in self.groups(kind))
+
+    def groups(self, kind: Object) -> Iterator[tuple[String, Shape]]:
+        """The properties that are not declared: names, and the shape of their values, each name in one group."""
+        patterns = list(dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns))
+        if len(patterns) > 8:
+            raise Undecided(f"{len(patterns)} patterns of names in one object; the bound is 8")
+        declared = frozenset((_one_of([name for name, _ in kind.members]),)) if kind.members else frozenset()
+        names = self.opened(kind.names) if kind.names != ANYTHING else Shape((String(),))
+        for chosen in range(1 << len(patterns)):
+            matched = {pattern for place, pattern in enumerate(patterns) if chosen >> place & 1}
+            shape = self.additional(kind, lambda pattern, matched=matched: pattern in matched)  # type: ignore[misc]
+            if not self.may_be(shape):
+                continue
+            others = frozenset(patterns) - matched
+            for name in names.kinds:
+                met = self._meet(name, String(found=frozenset(matched), never=declared | others))
+                for each in met.kinds:
+                    if isinstance(each, Value):
+                        each = String(found=frozenset((f"^{escape(each.value)}$",)))
+                    if isinstance(each, String):
+                        yield each, shape
+
+    def may_be(self, shape: Shape) -> bool:
+        """Whether there may be a value of a shape; False only where there is none."""
+        return any(not isinstance(kind, Named) or self._named_may_be(kind.name) for kind in shape.kinds)
+
+    def _named_may_be(self, name: str) -> bool:
+        if name in self._asking:
+            return True  # recursion that never ends is told where all rules are known
+        if name not in self._may_be:
+            self._asking.add(name)
+            try:
+                self._may_be[name] = self.may_be(self.shape(name))
+            finally:
+                self._asking.discard(name)
+        return self._may_be[name]
+
+    # Denying
+
+    def denied(self, shape: Shape) -> Shape:
+        """The values that are not in a shape. Raises `Undecided` where they can't be told exactly."""
+        found = ANYTHING
+        for kind in self.opened(shape).kinds if Anything() not in shape.kinds else shape.kinds:
+            found = self.meet(found, self._denied(kind))
+        return found
+
+    def _denied(self, kind: Kind) -> Shape:
+        if isinstance(kind, Anything):
+            return NOTHING
+        others = Shape(tuple(each for each in everything() if type_of(each) != type_of(kind)))
+        match kind:
+            case Value(_, value):
+                return joined(others, self._other_values(kind, value))
+            case Number(low, high, multiples, is_integer):
+                if multiples or is_integer:
+                    raise Undecided("numbers that are no multiples")
+                outside = [] if low is None else [Number(high=Bound(low.value, not low.is_open))]
+                outside += [Number(low=Bound(high.value, not high.is_open))] if high is not None else []
+                return joined(others, Shape(tuple(outside)))
+            case String(found, never, low, high):
+                ways = [String(never=frozenset((pattern,))) for pattern in sorted(found)]
+                ways += [String(found=frozenset((pattern,))) for pattern in sorted(never)]
+                ways += [String(high=low - 1)] if low else []
+                ways += [String(low=high + 1)] if high is not None else []
+                return joined(others, Shape(tuple(ways)))
+            case Array(prefix, rest, low, high, _):
+                return joined(others, self._denied_array(prefix, rest, low, high))
+            case Object():
+                return joined(others, self._denied_object(kind))
+        raise AssertionError(kind)
+
+    def _other_values(self, kind: Value, value: Any) -> Shape:
+        """The other values of a value's type."""
+        match value:
+            case None:
+                return NOTHING
+            case bool():
+                return Shape(tuple(each for each in everything() if isinstance(each, Value) and each.value is (not value)))
+            case int() | float():
+                number = decimal_of(value)
+                return Shape((Number(high=Bound(number, True)), Number(low=Bound(number, True))))
+            case str():
+                return Shape((String(never=frozenset((_one_of([value]),))),))
+            case [] | {}:
+                return Shape((Array(low=1),)) if value == [] else Shape((Object(low=1),))
+        raise Undecided("a list or an object that is not equal to a value")
+
+    def _denied_array(self, prefix: tuple[Shape, ...], rest: Shape, low: int, high: int | None) -> Shape:
+        ways = [Array(high=low - 1)] if low else []
+        ways += [Array(low=high + 1)] if high is not None else []
+        for place, shape in enumerate(prefix):
+            if shape != ANYTHING:
+                before = (ANYTHING,) * place
+                ways.append(Array(prefix=(*before, self.denied(shape)), low=place + 1))
+        if rest not in (ANYTHING, NOTHING):
+            raise Undecided("arrays in which some item is of another kind")
+        if rest == NOTHING:
+            ways.append(Array(low=len(prefix) + 1))
+        return Shape(tuple(kind for way in ways for kind in self.array(way).kinds))
+
+    def _denied_object(self, kind: Object) -> Shape:
+        if kind.names != ANYTHING or any(layer.patterns or layer.rest not in (None, ANYTHING) for layer in kind.layers):
+            raise Undecided("objects in which some other property is of another kind")
+        required = sum(member.required for _, member in kind.members)
+        ways = [Object(high=kind.low - 1)] if kind.low > required else []
+        ways += [Object(low=kind.high + 1)] if kind.high is not None else []
+        for name, member in kind.members:
+            if member.required:
+                ways.append(Object(members=((name, Member(NOTHING, declared=False)),)))
+            if member.shape != ANYTHING:
+                ways.append(Object(members=((name, Member(self.denied(member.shape), True, declared=False)),)))
+        return Shape(tuple(each for way in ways for each in self.object(way).kinds))
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+def _one_of(names: list[str]) -> str:
+    """An expression of JSON Schema that is found in these texts alone."""
+    return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
+
+
+def found_in(pattern: str, text: str) -> bool:
+    """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
+    return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
+
+
+def number_holds(kind: Number, value: float) -> bool:
+    """Whether a number is of a kind; raises `GrammarError` for one that is not finite."""
+    number = Fraction(decimal_of(value))
+    if kind.low is not None and not (number > kind.low.value or (number == kind.low.value and not kind.low.is_open)):
+        return False
+    if kind.high is not None and not (number < kind.high.value or (number == kind.high.value and not kind.high.is_open)):
+        return False
+    if kind.is_integer and number.denominator != 1:
+        return False
+    return all((number / Fraction(multiple)).denominator == 1 for multiple in kind.multiples)
+
+
+def string_holds(kind: String, text: str) -> bool:
+    """Whether a text is of a kind."""
+    sized = kind.low <= len(text) and (kind.high is None or len(text) <= kind.high)
+    return sized and all(found_in(one, text) for one in kind.found) and not any(found_in(one, text) for one in kind.never)
+
+
+def _meet_numbers(one: Number, other: Number) -> Shape:
+    low = _tighter(one.low, other.low, max)
+    high = _tighter(one.high, other.high, min)
+    if _is_crossed(low, high):
+        return NOTHING
+    integer = one.is_integer or other.is_integer
+    return Shape((Number(low, high, one.multiples | other.multiples, integer, one.pointer),))
+
+
+def _is_crossed(low: Bound | None, high: Bound | None) -> bool:
+    """Whether no number lies within two bounds."""
+    if low is None or high is None:
+        return False
+    return low.value > high.value or (low.value == high.value and (low.is_open or high.is_open))
+
+
+def _tighter(one: Bound | None, other: Bound | None, choose: Callable[[Decimal, Decimal], Decimal]) -> Bound | None:
+    if one is None or other is None:
+        return other if one is None else one
+    if one.value == other.value:
+        return Bound(one.value, one.is_open or other.is_open)
+    return one if choose(one.value, other.value) == one.value else other
+
+
+def _meet_strings(one: String, other: String) -> Shape:
+    low, high = max(one.low, other.low), _least(one.high, other.high)
+    if high is not None and low > high:
+        return NOTHING
+    met = String(one.found | other.found, one.never | other.never, low, high, one.pointer)
+    return NOTHING if (met.found or met.never) and is_empty(_search(met.found, met.never)) else Shape((met,))
+
+
+@lru_cache(maxsize=1024)
+def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
+    parts = [read_search(pattern) for pattern in sorted(found)]
+    return both(*parts, *(Not(read_search(pattern)) for pattern in sorted(never)))

@@ -1,0 +1,82 @@
+"""Schemas to grammar trees: enforced exactly, or declined by an error that names pointer and keyword.
+
+Texts have one spelling of space, properties in the schema's order. Each schema that is referred to becomes a rule, so that
+recursive schemas work. Instances are judged as the schema's draft does (2020-12 where it names none), formats included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar.json_text import EXACT, JsonForm
+from routine_grammar.grammar.schema.algebra import Undecided
+from routine_grammar.grammar.schema.documents import Place, document
+from routine_grammar.grammar.schema.layout import Layout, LeafNames
+from routine_grammar.grammar.schema.reading import Reader
+from routine_grammar.grammar.schema.shapes import Shape
+from routine_grammar.grammar.tree import Call, Choice, Grammar, Node, allows_text
+
+
+class SchemaCompiler:
+    """Compiles schemas of one document (which `$ref`s point into) to nodes, adding the rules they call to `rules`."""
+
+    def __init__(
+        self, schema: Any, form: JsonForm, rules: dict[str, Node], prefix: str = "", leaves: LeafNames | None = None
+    ) -> None:
+        self.rules = rules
+        self.root = document(schema)
+        self.reader = Reader(self.root)
+        self.layout = Layout(self.reader.algebra, form, rules, prefix, leaves or LeafNames())
+
+    def shape(self, place: Place) -> Shape:
+        """The shape of a schema of the document; raises as `node`."""
+        try:
+            return self.reader.shape(place)
+        except Undecided as error:
+            raise UnsupportedSchemaError(str(error), pointer=place.pointer, keyword="$ref") from error
+        except RecursionError as error:
+            raise SchemaError("nested too deep", pointer=place.pointer) from error
+
+    def node(self, shape: Shape, pointer: str = "") -> Node:
+        """The texts of a shape's values.
+
+        Raises `UnsupportedSchemaError` for what can't be enforced, `SchemaError` for what is wrong or allows nothing.
+        """
+        if not shape:
+            raise SchemaError("the schema allows no value at all", pointer=pointer)
+        try:
+            node = self.layout.node(shape)
+            made = self.layout.finish()
+        except Undecided as error:
+            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
+        except RecursionError as error:
+            raise SchemaError("nested too deep", pointer=pointer) from error
+        for rule in made:
+            if self._comes_to(rule):
+                raise SchemaError(f"a $ref ({rule}) leads to itself and to nothing else", pointer=f"{pointer}/$ref")
+        if made and not allows_text(node, self.rules):
+            raise SchemaError("allows no value of finite size: it requires itself again and again", pointer=pointer)
+        return node
+
+    def _comes_to(self, rule: str) -> bool:
+        """Whether a rule calls itself before anything is read."""
+        seen, todo = set[str](), [self.rules[rule]]
+        while todo:
+            match todo.pop():
+                case Choice(items):
+                    todo += items
+                case Call(other) if other not in seen:
+                    seen.add(other)
+                    todo.append(self.rules[other])
+        return rule in seen
+
+
+def schema_to_grammar(schema: Any, form: JsonForm = EXACT) -> Grammar:
+    """The grammar of all texts of values valid against a schema.
+
+    Raises `UnsupportedSchemaError` and `SchemaError` as `SchemaCompiler.node`, and for what is no JSON Schema at all.
+    """
+    rules: dict[str, Node] = {}
+    compiler = SchemaCompiler(schema, form, rules)
+    return Grammar(compiler.node(compiler.shape(compiler.root)), rules)

@@ -1,0 +1,109 @@
+"""Where schemas stand: a document, its draft, and what its references lead to, without any network.
+
+Besides the document itself, the metaschemas of all drafts are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import referencing.jsonschema
+from jsonschema_specifications import REGISTRY
+from referencing import Registry, Resource, Specification
+from referencing.exceptions import InvalidAnchor, NoSuchAnchor, PointerToNowhere, Unresolvable
+from referencing.jsonschema import DRAFT202012, UnknownDialect, specification_with
+
+from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+
+MAX_SCHEMA_CHARS = 4 * 2**20
+_DRAFTS = {
+    3: referencing.jsonschema.DRAFT3,
+    4: referencing.jsonschema.DRAFT4,
+    6: referencing.jsonschema.DRAFT6,
+    7: referencing.jsonschema.DRAFT7,
+    201909: referencing.jsonschema.DRAFT201909,
+    202012: referencing.jsonschema.DRAFT202012,
+}
+_ORDER = list(_DRAFTS.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A schema and where it stands; `pointer` is a JSON pointer for people, `draft` a specification of JSON Schema."""
+
+    schema: Any
+    pointer: str
+    draft: Specification[Any]
+    resolver: Any
+
+    def at(self, *path: str | int) -> Place:
+        """The schema below, by keywords, names and places in lists."""
+        schema: Any = self.schema
+        for part in path:
+            schema = schema[part]
+        pointer = self.pointer + "".join(f"/{escaped(part)}" for part in path)
+        if isinstance(schema, Mapping) and isinstance(schema.get("$id" if self.is_from(6) else "id"), str):
+            resource: Resource[Any] = self.draft.create_resource(schema)
+            return Place(schema, pointer, self.draft, self.resolver.in_subresource(resource))
+        return Place(schema, pointer, self.draft, self.resolver)
+
+    def is_from(self, draft: int) -> bool:
+        """Whether the schema is of a draft (a number, or the year and month of the newer ones) or a later one."""
+        return _ORDER.index(self.draft) >= _ORDER.index(_DRAFTS[draft])
+
+    def target(self, keyword: str) -> Place:
+        """The schema that a reference leads to. Raises `SchemaError` where there is none, or none that is known here."""
+        reference = self.schema[keyword]
+        at = f"{self.pointer}/{keyword}"
+        if not isinstance(reference, str):
+            raise SchemaError(f"expected a reference, got {reference!r:.80}", pointer=at)
+        try:
+            found = self.resolver.lookup(reference)
+        except (NoSuchAnchor, InvalidAnchor, PointerToNowhere, ValueError, TypeError, AttributeError) as error:
+            raise SchemaError(f"{keyword} {reference!r:.120} points to nothing", pointer=at) from error
+        except Unresolvable as error:
+            message = f"{keyword} {reference!r:.120} leads out of this schema, which is not supported"
+            raise UnsupportedSchemaError(message, pointer=at, keyword=keyword) from error
+        pointer = reference[1:] if reference == "#" or reference.startswith("#/") else at
+        return Place(found.contents, pointer, _draft_of(found.contents, at, self.draft), found.resolver)
+
+
+def escaped(part: str | int) -> str:
+    """A part of a JSON pointer."""
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def document(schema: Any) -> Place:
+    """The place of a whole document. Raises `SchemaError` for what is no JSON, too large, or of a draft that is not known."""
+    try:
+        size = len(json.dumps(schema))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"no JSON: {error}") from error
+    except RecursionError as error:
+        raise SchemaError("nested too deep") from error
+    if size > MAX_SCHEMA_CHARS:
+        raise SchemaError(f"has {size} characters; the bound is {MAX_SCHEMA_CHARS}")
+    draft = _draft_of(schema, "", DRAFT202012)
+    resource: Resource[Any] = draft.create_resource(schema)
+    return Place(schema, "", draft, _known().resolver_with_root(resource))
+
+
+@cache
+def _known() -> Registry[Any]:
+    known: Registry[Any] = REGISTRY
+    return known
+
+
+def _draft_of(schema: Any, pointer: str, usual: Specification[Any]) -> Specification[Any]:
+    name = schema.get("$schema") if isinstance(schema, Mapping) else None
+    if name is None:
+        return usual
+    try:
+        return specification_with(name)
+    except (UnknownDialect, AttributeError, TypeError) as error:
+        message = f"$schema {name!r:.120} is no draft of JSON Schema that is known"
+        raise UnsupportedSchemaError(message, pointer=f"{pointer}/$schema", keyword="$schema") from error

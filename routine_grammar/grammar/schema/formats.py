@@ -1,0 +1,91 @@
+"""Formats of strings as expressions of JSON Schema, found in exactly the texts of the format."""
+
+from __future__ import annotations
+
+from routine_grammar.grammar.schema.shapes import String
+
+_MONTHS = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8])"
+_LEAP_YEARS = "(?:[0-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+DATE = f"(?:[0-9]{{4}}-(?:{_MONTHS})|{_LEAP_YEARS}-02-29)"
+_HOURS, _SIXTY = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+_OFFSET = f"(?:[zZ]|[+-]{_HOURS}:{_SIXTY})"
+# A leap second is told by the time in UTC alone: with another offset it is another minute's.
+TIME = rf"(?:{_HOURS}:{_SIXTY}:{_SIXTY}(?:\.[0-9]+)?{_OFFSET}|23:59:60(?:\.[0-9]+)?(?:[zZ]|[+-]00:00))"
+_TIMES = "(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+S)"
+_DAYS = "(?:[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?|[0-9]+M(?:[0-9]+D)?|[0-9]+D)"
+DURATION = f"P(?:{_DAYS}(?:T{_TIMES})?|T{_TIMES}|[0-9]+W)"
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+HOSTNAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
+_PIECE = "[0-9a-fA-F]{1,4}"
+_LAST = f"(?:{_PIECE}:{_PIECE}|{IPV4})"
+IPV6 = (
+    "(?:"
+    + "|".join(
+        (
+            f"(?:{_PIECE}:){{6}}{_LAST}",
+            f"::(?:{_PIECE}:){{5}}{_LAST}",
+            f"(?:{_PIECE})?::(?:{_PIECE}:){{4}}{_LAST}",
+            *(f"(?:(?:{_PIECE}:){{0,{n}}}{_PIECE})?::(?:{_PIECE}:){{{4 - n}}}{_LAST}" for n in (1, 2)),
+            f"(?:(?:{_PIECE}:){{0,3}}{_PIECE})?::{_PIECE}:{_LAST}",
+            f"(?:(?:{_PIECE}:){{0,4}}{_PIECE})?::{_LAST}",
+            f"(?:(?:{_PIECE}:){{0,5}}{_PIECE})?::{_PIECE}",
+            f"(?:(?:{_PIECE}:){{0,6}}{_PIECE})?::",
+        )
+    )
+    + ")"
+)
+_ATOM = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
+_QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
+EMAIL = rf"(?:{_ATOM}(?:\.{_ATOM})*|{_QUOTED})@(?:{HOSTNAME}|\[{IPV4}\]|\[IPv6:{IPV6}\])"
+_HEX = "%[0-9a-fA-F]{2}"
+_PCHAR = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|{_HEX})"
+_USER = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:-]|{_HEX})*"
+_NAME = f"(?:[a-zA-Z0-9._~!$&'()*+,;=-]|{_HEX})*"
+_HOST = rf"(?:\[(?:{IPV6}|[vV][0-9a-fA-F]+\.[a-zA-Z0-9._~!$&'()*+,;=:-]+)\]|{_NAME})"
+_AUTHORITY = f"(?:{_USER}@)?{_HOST}(?::[0-9]*)?"
+_PATH = f"(?:/{_PCHAR}*)*"
+_TAIL = rf"(?:\?(?:{_PCHAR}|[/?])*)?(?:#(?:{_PCHAR}|[/?])*)?"
+_ROOTED = f"//{_AUTHORITY}{_PATH}|/(?:{_PCHAR}+{_PATH})?"
+URI = f"[a-zA-Z][a-zA-Z0-9+.-]*:(?:{_ROOTED}|{_PCHAR}+{_PATH})?{_TAIL}"
+_NO_COLON = f"(?:[a-zA-Z0-9._~!$&'()*+,;=@-]|{_HEX})"
+URI_REFERENCE = f"(?:{URI}|(?:{_ROOTED}|{_NO_COLON}+{_PATH})?{_TAIL})"
+UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+BYTE = "(?:[a-zA-Z0-9+/]{4})*(?:[a-zA-Z0-9+/]{2}==|[a-zA-Z0-9+/]{3}=)?"
+_VARCHAR = f"(?:[a-zA-Z0-9_]|{_HEX})"
+_VARIABLE = rf"{_VARCHAR}(?:\.?{_VARCHAR})*(?::[1-9][0-9]{{0,3}}|\*)?"
+_LITERAL = (
+    rf"(?:[!#$&(-;=?-\[\]_a-z~\xa0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\u{{e000}}-\u{{f8ff}}\u{{10000}}-\u{{10fffd}}]|{_HEX})"
+)
+URI_TEMPLATE = rf"(?:{_LITERAL}|\{{[+#./;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*\}})*"
+JSON_POINTER = "(?:/(?:[^/~]|~[01])*)*"
+
+_EXPRESSIONS = {
+    "date": DATE,
+    "time": TIME,
+    "date-time": f"{DATE}[tT]{TIME}",
+    "duration": DURATION,
+    "email": EMAIL,
+    "hostname": HOSTNAME,
+    "ipv4": IPV4,
+    "ipv6": IPV6,
+    "uri": URI,
+    "uri-reference": URI_REFERENCE,
+    "uuid": UUID,
+    "byte": BYTE,
+    "uri-template": URI_TEMPLATE,
+    "json-pointer": JSON_POINTER,
+    "relative-json-pointer": f"(?:0|[1-9][0-9]*)(?:#|{JSON_POINTER})",
+}
+_MOST = {"hostname": 253}
+# Of numbers, and of what no text is wrong for.
+SAYS_NOTHING = frozenset(("float", "double", "password", "binary", "textarea", "html", "markdown"))
+INTEGERS = {"int32": 31, "int64": 63}
+NAMES = tuple(_EXPRESSIONS)
+
+
+def format_of(name: str) -> String | None:
+    """The strings of a format; None where it is not known."""
+    expression = _EXPRESSIONS.get(name)
+    return String(found=frozenset((f"^(?:{expression})$",)), high=_MOST.get(name)) if expression is not None else None

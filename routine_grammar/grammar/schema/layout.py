@@ -1,0 +1,366 @@
+"""Shapes to grammar trees: one spelling of space, properties in order, those that no schema declares behind all others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from math import gcd
+from typing import Any
+
+from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
+from routine_grammar.grammar.schema.algebra import Algebra, Undecided
+from routine_grammar.grammar.schema.shapes import (
+    ANYTHING,
+    Anything,
+    Array,
+    Kind,
+    Named,
+    Number,
+    Object,
+    Shape,
+    String,
+    Value,
+)
+from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal
+from routine_grammar.grammar.tree import EMPTY, Call, Leaf, Literal, Node, Optional, Repeat, choice, sequence
+from routine_grammar.grammar.unit_automaton import automaton_of
+
+MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
+MAX_COUNTED = 2_000  # places in an object that counts its properties
+MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
+_MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
+_COMMA = Literal(", ")
+
+Members = Sequence[tuple[str, Node, bool]]  # name, value, whether it is required
+
+
+class LeafNames:
+    """Names of the leaves of one grammar: each terminal has one, and no two the same."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, Terminal], Leaf] = {}
+        self._counts: dict[str, int] = {}
+
+    def leaf(self, kind: str, terminal: Terminal) -> Leaf:
+        """The leaf of a terminal, named by its kind and a number."""
+        key = (kind, terminal)
+        if key not in self._names:
+            number = self._counts[kind] = self._counts.get(kind, 1) + 1
+            self._names[key] = Leaf(f"{kind}_{number}", terminal)
+        return self._names[key]
+
+
+class Layout:
+    """Lays out shapes in a form of JSON. `rules` takes the rules that nodes call, named with `prefix`."""
+
+    def __init__(self, algebra: Algebra, form: JsonForm, rules: dict[str, Node], prefix: str, leaves: LeafNames) -> None:
+        self._algebra = algebra
+        self._form = form
+        self._rules = rules
+        self._prefix = prefix if prefix[:1].isalpha() or not prefix else f"tool_{prefix}"
+        self._leaves = leaves
+        self._of_name: dict[str, str] = {}
+        self._pending: list[str] = []
+        self._any: dict[str, str] = {}
+        self._last_number: dict[str, int] = {}
+        self._shared: dict[tuple[str, Node], Call] = {}
+
+    def finish(self) -> list[str]:
+        """Make the rules of all names that were called; returns their rules."""
+        made = []
+        while self._pending:
+            name = self._pending.pop()
+            self._rules[self._of_name[name]] = self.node(self._algebra.shape(name))
+            made.append(self._of_name[name])
+        return made
+
+    def node(self, shape: Shape) -> Node:
+        """The texts of a shape's values. Raises `SchemaError` where there are none."""
+        kinds = [kind for kind in shape.kinds if self._algebra.may_be(Shape((kind,)))]
+        if not kinds:
+            raise SchemaError("no value is left that the schema allows")
+        return choice(*map(self._kind, kinds))
+
+    def _kind(self, kind: Kind) -> Node:
+        match kind:
+            case Anything():
+                return self._any_value()
+            case Named(name):
+                return self._named(name)
+            case Value():
+                return self.value(kind)
+            case Number():
+                return self._number(kind)
+            case String():
+                return self.string(kind)
+            case Array():
+                return self._array(kind)
+            case Object():
+                return self._object(kind)
+
+    def _named(self, name: str) -> Node:
+        if name not in self._of_name:
+            word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "whole"
+            rule = self._of_name[name] = self.fresh_rule(word[:60])
+            self._rules[rule] = Call(rule)  # holds the name until the rule is made
+            self._pending.append(name)
+        return Call(self._of_name[name])
+
+    def fresh_rule(self, name: str) -> str:
+        """A rule's name that is not taken, as Lark wants it: beginning with a letter, and not `start`."""
+        wanted = f"{self._prefix}{name}"
+        wanted = wanted if wanted[0].isalpha() else f"rule_{wanted}"
+        number = self._last_number.get(wanted, 0)
+        fresh = "start"
+        while fresh == "start" or fresh in self._rules:
+            number += 1
+            fresh = wanted if number == 1 else f"{wanted}_{number}"
+        self._last_number[wanted] = number
+        return fresh
+
+    def called(self, name: str, node: Node) -> Node:
+        """A node that is used often: itself where it is a terminal or a call, else a call of a rule of its own."""
+        if isinstance(node, Literal | Leaf | Call):
+            return node
+        if (name, node) not in self._shared:
+            rule = self.fresh_rule(name)
+            self._rules[rule] = node
+            self._shared[name, node] = Call(rule)
+        return self._shared[name, node]
+
+    # Scalars
+
+    def value(self, kind: Value) -> Node:
+        """The spellings of one value."""
+        if begins_with_sigil(kind.value, self._form.sigil):
+            message = f"{kind.value!r:.80} begins with the sigil {self._form.sigil!r}: choose another sigil, such as 'key_'"
+            raise SchemaError(message, pointer=kind.pointer)
+        try:
+            if not self._form.closed and isinstance(kind.value, int | float) and not isinstance(kind.value, bool):
+                bound = str(Decimal(str(kind.value)))
+                return self._leaves.leaf("NUMBER", JsonNumber(low=bound, high=bound))
+            return value_literal(kind.value, self._form)
+        except GrammarError as error:
+            raise SchemaError(str(error), pointer=kind.pointer) from error
+
+    def string(self, kind: String) -> Node:
+        """The spellings of some strings."""
+        if not (kind.found or kind.never or kind.low or kind.high is not None):
+            return self._form.string
+        terminal = self._string_terminal(kind, self._form.sigil)
+        self._refuse_none(terminal, kind.pointer)
+        return self._leaves.leaf("STRING", terminal)
+
+    def _string_terminal(self, kind: String, sigil: str) -> JsonString:
+        never = kind.never | ({f"^{sigil}"} if sigil else frozenset())
+        found, never_sorted = tuple(sorted(kind.found)), tuple(sorted(never))
+        return JsonString(found, never_sorted, kind.low, kind.high, self._form.markers, self._form.escaped)
+
+    def _refuse_none(self, terminal: JsonString, pointer: str) -> None:
+        """Raise where there is no such string, at once and not where it is decoded."""
+        is_short = terminal.high is not None and terminal.high <= MAX_LENGTH_TOLD
+        try:
+            automaton = automaton_of(terminal.inner(with_length=is_short))
+        except GrammarError as error:
+            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="pattern") from error
+        if automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high):
+            raise SchemaError("there is no string that the schema allows", pointer=pointer)
+
+    def _number(self, kind: Number) -> Node:
+        usual = self._form.integer if kind.is_integer else self._form.number
+        if kind.low is None and kind.high is None and not kind.multiples:
+            return usual
+        form = usual.pattern if self._form.closed else ""
+        assert isinstance(form, str)
+        low, high = kind.low, kind.high
+        terminal = JsonNumber(
+            low=str(low.value) if low is not None else "",
+            high=str(high.value) if high is not None else "",
+            low_is_open=low is not None and low.is_open,
+            high_is_open=high is not None and high.is_open,
+            multiple=str(_least_common(kind.multiples)) if kind.multiples else "",
+            is_integer=kind.is_integer,
+            form=form,
+        )
+        try:
+            is_empty = automaton_of(terminal.pattern()).is_empty
+        except GrammarError as error:
+            raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="multipleOf") from error
+        if is_empty:
+            raise SchemaError("there is no number that the schema allows", pointer=kind.pointer)
+        return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal)
+
+    # Arrays and objects
+
+    def _array(self, kind: Array) -> Node:
+        if kind.high == 0:
+            return Literal("[]")
+        if not kind.prefix and kind.rest == ANYTHING and not kind.low and kind.high is None:
+            self._any_value()
+            return Call(self._any["array"])
+        own = len(kind.prefix)
+        most = None if kind.high is None else max(kind.high - own, 0)
+        tail: Node = EMPTY
+        if self._algebra.may_be(kind.rest) and most != 0:
+            item = self.called("item", self.node(kind.rest))
+            if not own:
+                more = Repeat(sequence(_COMMA, item), max(kind.low - 1, 0), None if most is None else most - 1)
+                filled = sequence(item, more)
+                return sequence(Literal("["), filled if kind.low else Optional(filled), Literal("]"))
+            tail = Repeat(sequence(_COMMA, item), max(kind.low - own, 0), most)
+        for place in range(own - 1, -1, -1):
+            item = self.node(kind.prefix[place])
+            tail = sequence(_COMMA, item, tail) if place else sequence(item, tail)
+            if place >= kind.low:
+                tail = Optional(tail)
+            if place % _MEMBERS_A_RULE == _MEMBERS_A_RULE - 1:
+                tail = self.called("items", tail)
+        return sequence(Literal("["), tail, Literal("]"))
+
+    def _object(self, kind: Object) -> Node:
+        closed = self._form.closed and not any(layer.rest is not None for layer in kind.layers)
+        if not kind.members and not kind.layers and kind.names == ANYTHING and not kind.low and kind.high is None:
+            self._any_value()
+            return Call(self._any["object"])
+        members = []
+        for name, member in kind.members:
+            if self._algebra.may_be(member.shape):
+                members.append((name, self.node(member.shape), member.required))
+        # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
+        is_free = not closed or not any(member.declared for _, member in kind.members)
+        try:
+            others = self._others(kind, only_patterns=not is_free)
+        except Undecided as error:
+            raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="patternProperties") from error
+        return self.object_of(members, others, kind.low, kind.high, kind.pointer)
+
+    def _others(self, kind: Object, *, only_patterns: bool) -> Node | None:
+        """A property that is not declared, with its name; None where there can't be one."""
+        ways = []
+        for names, shape in self._algebra.groups(kind):
+            if only_patterns and not (names.found and any(layer.patterns for layer in kind.layers)):
+                continue
+            terminal = self._string_terminal(names, "")
+            try:
+                is_none = automaton_of(terminal.inner(with_length=False)).is_empty
+            except GrammarError as error:
+                raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="patternProperties") from error
+            if not is_none:
+                plain = terminal == self._form.name.pattern
+                name = self._form.name if plain else self._leaves.leaf("NAME", terminal)
+                ways.append(sequence(name, Literal(": "), self.node(shape)))
+        return self.called("property", choice(*ways)) if ways else None
+
+    def object_of(
+        self, properties: Members, others: Node | None = None, low: int = 0, high: int | None = None, pointer: str = ""
+    ) -> Node:
+        """An object of properties in order, and others behind them, `low` to `high` in all."""
+        members = [(self._member(name, value, pointer), required) for name, value, required in properties]
+        required = sum(each for _, each in members)
+        most = len(members) if others is None else None
+        if low > required or (high is not None and (most is None or high < most)):
+            return self._counted_object(members, others, low, high, pointer)
+        first = next((place for place, (_, each) in enumerate(members) if each), None)
+        if first is None and len(members) > MAX_OPTIONAL:
+            message = f"an object with {len(members)} properties, none of them required; the bound is {MAX_OPTIONAL}"
+            raise SchemaError(message, pointer=f"{pointer}/properties")
+        more = [] if others is None else [Repeat(sequence(_COMMA, others))]
+        inner: Node
+        if first is None:
+            shared = [self.called("member", member) for member, _ in members]
+            last = [] if others is None else [sequence(others, *more)]
+            inner = Optional(self._some([*shared, *last])) if shared or last else Literal("")
+        else:
+            before = [Optional(sequence(member, _COMMA)) for member, _ in members[:first]]
+            behind = [(sequence(_COMMA, member), each) for member, each in members[first + 1 :]]
+            inner = sequence(*before, members[first][0], *(node if each else Optional(node) for node, each in behind), *more)
+        return sequence(Literal("{"), inner, Literal("}"))
+
+    def _member(self, name: str, value: Node, pointer: str) -> Node:
+        """`"name": value`."""
+        try:
+            return sequence(value_literal(name, self._form), Literal(": "), value)
+        except GrammarError as error:
+            raise SchemaError(str(error), pointer=f"{pointer}/properties") from error
+
+    def _some(self, members: Sequence[Node]) -> Node:
+        """At least one of optional members, in order: some of them before another one, which is the last."""
+        some = members[-1]
+        for place, member in enumerate(reversed(members[:-1]), 1):
+            if place % _MEMBERS_A_RULE == 0:
+                some = self.called("members", some)
+            some = choice(sequence(Optional(sequence(member, _COMMA)), some), member)
+        return some
+
+    def _counted_object(
+        self, members: Sequence[tuple[Node, bool]], others: Node | None, low: int, high: int | None, pointer: str
+    ) -> Node:
+        """An object whose properties are counted: a rule for each member and number of properties before it."""
+        most = min(high if high is not None else low, len(members))
+        if (len(members) + 1) * (most + 1) > MAX_COUNTED:
+            keyword = "minProperties" if high is None else "maxProperties"
+            message = f"{keyword!r} over {len(members)} properties is not supported"
+            raise UnsupportedSchemaError(message, pointer=f"{pointer}/{keyword}", keyword=keyword)
+        shared = [(self.called("member", member), required) for member, required in members]
+        # What may follow when so many of the properties were written, by how many of the members are passed; None: nothing.
+        follows: list[Node | None] = [self._tail(others, count, low, high) for count in range(len(members) + 1)]
+        for place in range(len(members) - 1, -1, -1):
+            member, required = shared[place]
+            after, follows = follows, []
+            for count in range(place + 1):
+                ways = []
+                with_it, without = after[count + 1], after[count]
+                if with_it is not None and (high is None or count < high):
+                    ways.append(sequence(*([_COMMA] if count else []), member, with_it))
+                if not required and without is not None:
+                    ways.append(without)
+                follows.append(self.called("properties", choice(*ways)) if ways else None)
+        if follows[0] is None:
+            raise SchemaError("no object has so few or so many properties", pointer=pointer)
+        return sequence(Literal("{"), follows[0], Literal("}"))
+
+    def _tail(self, others: Node | None, count: int, low: int, high: int | None) -> Node | None:
+        """Properties that are not declared, behind `count` others; None where there can't be as many as it takes."""
+        least, most = max(low - count, 0), None if high is None else high - count
+        if most is not None and most < least:
+            return None
+        if others is None or most == 0:
+            return EMPTY if least == 0 else None
+        if count:
+            return Repeat(sequence(_COMMA, others), least, most)
+        listed = sequence(others, Repeat(sequence(_COMMA, others), max(least - 1, 0), None if most is None else most - 1))
+        return listed if least else Optional(listed)
+
+    def _any_value(self) -> Node:
+        """Any JSON value at all."""
+        if not self._any:
+            self._any = {kind: self.fresh_rule(f"any_{kind}") for kind in ("value", "object", "array")}
+            value, obj, array = (Call(rule) for rule in self._any.values())
+            form = self._form
+            member = sequence(form.name, Literal(": "), value)
+            self._rules[obj.rule] = sequence(Literal("{"), Optional(_listed(member)), Literal("}"))
+            self._rules[array.rule] = sequence(Literal("["), Optional(_listed(value)), Literal("]"))
+            constants = (Literal("true"), Literal("false"), Literal("null"))
+            self._rules[value.rule] = choice(obj, array, form.string, form.number, *constants)
+        return Call(self._any["value"])
+
+
+def _listed(item: Node) -> Node:
+    return sequence(item, Repeat(sequence(_COMMA, item)))
+
+
+def _least_common(multiples: Any) -> Decimal:
+    """The least common multiple of decimal numbers."""
+    found = Fraction(0)
+    for multiple in multiples:
+        one = Fraction(multiple)
+        if not found:
+            found = one
+        else:
+            scale = found.denominator * one.denominator // gcd(found.denominator, one.denominator)
+            mine, others = int(found * scale), int(one * scale)
+            found = Fraction(mine * others // gcd(mine, others), scale)
+    return Decimal(found.numerator) / Decimal(found.denominator)

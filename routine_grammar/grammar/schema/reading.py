@@ -1,0 +1,419 @@
+"""Schemas to shapes: what every keyword asserts, exactly, or declined by pointer and keyword.
+
+Annotations and keywords that no draft has say nothing. A keyword of another draft than the schema's is declined, not passed
+over. Values of a schema are checked as they are read, so that an invalid schema is told with its pointer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from routine_grammar.errors import SchemaError
+from routine_grammar.grammar.schema.algebra import Algebra, Undecided
+from routine_grammar.grammar.schema.documents import Place, escaped
+from routine_grammar.grammar.schema.scalars import (
+    check_expression,
+    count_of,
+    draft_name,
+    malformed,
+    names_of,
+    number_of,
+    string_of,
+    unsupported,
+)
+from routine_grammar.grammar.schema.shapes import (
+    ANYTHING,
+    NOTHING,
+    Array,
+    Kind,
+    Layer,
+    Member,
+    Named,
+    Object,
+    Shape,
+    String,
+    everything,
+    joined,
+    type_of,
+    value_kind,
+    values_of,
+)
+
+MAX_NESTING = 64
+MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
+TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+OF_STRINGS = ("minLength", "maxLength", "pattern", "format")
+OF_ARRAYS = ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems", "contains")
+OF_OBJECTS = (
+    *("properties", "required", "additionalProperties", "patternProperties", "propertyNames"),
+    *("minProperties", "maxProperties"),
+)
+ANNOTATIONS = frozenset(
+    (
+        *("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment"),
+        *("$schema", "$id", "id", "$anchor", "$defs", "definitions", "$vocabulary", "$dynamicAnchor", "$recursiveAnchor"),
+        *("contentEncoding", "contentMediaType", "contentSchema", "minContains", "maxContains", "then", "else"),
+    )
+)
+_LOCAL = frozenset(("type", "nullable", *OF_NUMBERS, *OF_STRINGS, *OF_ARRAYS, *OF_OBJECTS))
+# Keywords that drafts later, or earlier, than a schema's own have.
+_SINCE = {
+    **dict.fromkeys(("prefixItems", "$dynamicRef", "dependentRequired", "dependentSchemas"), 201909),
+    **dict.fromkeys(("unevaluatedProperties", "unevaluatedItems"), 201909),
+    "prefixItems": 202012,
+    "$dynamicRef": 202012,
+    "if": 7,
+    "const": 6,
+    "contains": 6,
+    "propertyNames": 6,
+}
+_BEFORE = {"dependencies": 201909, "additionalItems": 202012, "$recursiveRef": 202012}
+
+
+class Reader:
+    """Reads the schemas of one document. `rules` are the places that names stand for; their shapes are read when asked for."""
+
+    def __init__(self, root: Place) -> None:
+        self.root = root
+        self.rules: dict[str, Place] = {}
+        self.algebra = Algebra(self._look_up)
+        self._names: dict[int, str] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._reading: set[str] = set()
+        self._counts_evaluated = '"unevaluated' in json.dumps(root.schema)
+
+    def named(self, place: Place, name: str) -> Named:
+        """The name of a place that is referred to; `name` is what it is called where that is free."""
+        if id(place.schema) not in self._names:
+            fresh, number = name, 1
+            while fresh in self.rules:
+                number += 1
+                fresh = f"{name}_{number}"
+            self.rules[fresh] = place
+            self._names[id(place.schema)] = fresh
+        return Named(self._names[id(place.schema)])
+
+    def _look_up(self, name: str) -> Shape:
+        if name not in self._shapes:
+            place = self.rules[name]
+            if name in self._reading:
+                raise SchemaError("refers to itself and to nothing else", pointer=place.pointer)
+            self._reading.add(name)
+            try:
+                self._shapes[name] = self.shape(place, 0)
+            finally:
+                self._reading.discard(name)
+        return self._shapes[name]
+
+    def shape(self, place: Place, nesting: int = 0) -> Shape:
+        """The values that are valid against a schema.
+
+        Raises `UnsupportedSchemaError` for what can't be enforced exactly, `SchemaError` for what is no schema.
+        """
+        schema = place.schema
+        if schema is True or schema == {}:
+            return ANYTHING
+        if schema is False:
+            return NOTHING
+        if not isinstance(schema, Mapping):
+            raise SchemaError(f"expected a schema, got {schema!r:.80}", pointer=place.pointer)
+        if nesting > MAX_NESTING:
+            raise SchemaError(f"nested deeper than {MAX_NESTING}, the bound", pointer=place.pointer)
+        if "$ref" in schema and not place.is_from(201909):
+            return self._referred(place, "$ref")  # older drafts look at nothing beside it
+        self._refuse_other_drafts(place)
+        found = self._local(place, nesting)
+        for keyword, read in _APPLICATORS.items():
+            if keyword in schema:
+                try:
+                    found = self.algebra.meet(found, read(self, place, nesting))
+                except Undecided as error:
+                    raise unsupported(place, keyword, str(error)) from error
+        for keyword in ("unevaluatedProperties", "unevaluatedItems"):
+            if keyword in schema:
+                found = self._unevaluated(found, place, keyword, nesting)
+        return found
+
+    def _refuse_other_drafts(self, place: Place) -> None:
+        for keyword, since in _SINCE.items():
+            if keyword in place.schema and not place.is_from(since):
+                raise unsupported(place, keyword, f"it is a keyword of drafts from {draft_name(since)} on: declare `$schema`")
+        for keyword, before in _BEFORE.items():
+            if keyword in place.schema and place.is_from(before):
+                raise unsupported(place, keyword, f"it is a keyword of drafts before {draft_name(before)}: declare `$schema`")
+
+    # What applies other schemas
+
+    def _referred(self, place: Place, keyword: str) -> Shape:
+        target = place.target(keyword)
+        schema = target.schema
+        if schema is True or schema == {}:
+            return ANYTHING
+        if schema is False:
+            return NOTHING
+        if not isinstance(schema, Mapping):
+            raise SchemaError(f"{keyword} leads to {schema!r:.80}, which is no schema", pointer=f"{place.pointer}/{keyword}")
+        last = str(place.schema[keyword]).rpartition("/")[2].strip("#")
+        return Shape((self.named(target, last or "whole"),))
+
+    def _ref(self, place: Place, nesting: int) -> Shape:
+        return self._referred(place, "$ref")
+
+    def _dynamic_ref(self, place: Place, nesting: int) -> Shape:
+        text = json.dumps(self.root.schema)
+        if text.count('"$dynamicAnchor"') > 1 or text.count('"$id"') > 1:
+            raise Undecided("a dynamic reference whose target depends on how it is reached")
+        return self._referred(place, "$dynamicRef")
+
+    def _ways(self, place: Place, keyword: str, nesting: int) -> list[Shape]:
+        schemas = place.schema[keyword]
+        if not isinstance(schemas, list) or not schemas:
+            raise malformed(place, keyword, "a list of schemas")
+        return [self.shape(place.at(keyword, number), nesting + 1) for number in range(len(schemas))]
+
+    def _all_of(self, place: Place, nesting: int) -> Shape:
+        found = ANYTHING
+        for way in self._ways(place, "allOf", nesting):
+            found = self.algebra.meet(found, way)
+        return found
+
+    def _any_of(self, place: Place, nesting: int) -> Shape:
+        ways = self._ways(place, "anyOf", nesting)
+        if not self._counts_evaluated or len(ways) == 1:
+            return joined(*ways)
+        if len(ways) > MAX_WAYS:
+            raise Undecided(f"more than {MAX_WAYS} schemas where it counts which properties were looked at")
+        found = []
+        for chosen in range(1, 1 << len(ways)):
+            shape = ANYTHING
+            for number, way in enumerate(ways):
+                shape = self.algebra.meet(shape, way if chosen >> number & 1 else self.algebra.denied(way))
+            found.append(shape)
+        return joined(*found)
+
+    def _one_of(self, place: Place, nesting: int) -> Shape:
+        ways = self._ways(place, "oneOf", nesting)
+        meet, may_be = self.algebra.meet, self.algebra.may_be
+        overlaps = [(one, other) for one in range(len(ways)) for other in range(one) if may_be(meet(ways[one], ways[other]))]
+        if not overlaps:
+            return joined(*ways)
+        found = []
+        for number, way in enumerate(ways):
+            for pair in overlaps:
+                if number in pair:
+                    way = meet(way, self.algebra.denied(ways[pair[0] if number == pair[1] else pair[1]]))
+            found.append(way)
+        return joined(*found)
+
+    def _not(self, place: Place, nesting: int) -> Shape:
+        return self.algebra.denied(self.shape(place.at("not"), nesting + 1))
+
+    def _if(self, place: Place, nesting: int) -> Shape:
+        condition = self.shape(place.at("if"), nesting + 1)
+        then, otherwise = (
+            self.shape(place.at(keyword), nesting + 1) if keyword in place.schema else ANYTHING for keyword in ("then", "else")
+        )
+        if then == otherwise == ANYTHING and not self._counts_evaluated:
+            return ANYTHING
+        meet = self.algebra.meet
+        return joined(meet(condition, then), meet(self.algebra.denied(condition), otherwise))
+
+    def _dependent(self, place: Place, keyword: str, nesting: int) -> Shape:
+        given = place.schema[keyword]
+        if not isinstance(given, Mapping):
+            raise malformed(place, keyword, "an object")
+        found = ANYTHING
+        for name, then in given.items():
+            if isinstance(then, list) and keyword != "dependentSchemas":
+                needed = Object(
+                    members=tuple((other, Member(ANYTHING, True, declared=False)) for other in names_of(place, keyword, then))
+                )
+                shape = Shape((*_not_objects(), needed))
+            elif keyword == "dependentRequired":
+                raise malformed(place, keyword, "lists of names")
+            else:
+                shape = self.shape(place.at(keyword, name), nesting + 1)
+            absent = Object(members=((name, Member(NOTHING, declared=False)),))
+            present = Object(members=((name, Member(ANYTHING, True, declared=False)),))
+            with_it = self.algebra.meet(Shape((*_not_objects(), present)), shape)
+            without = Shape((*_not_objects(), absent))
+            found = self.algebra.meet(found, joined(with_it, without))
+        return found
+
+    def _dependencies(self, place: Place, nesting: int) -> Shape:
+        return self._dependent(place, "dependencies", nesting)
+
+    def _dependent_required(self, place: Place, nesting: int) -> Shape:
+        return self._dependent(place, "dependentRequired", nesting)
+
+    def _dependent_schemas(self, place: Place, nesting: int) -> Shape:
+        return self._dependent(place, "dependentSchemas", nesting)
+
+    def _enum(self, place: Place, nesting: int) -> Shape:
+        values = place.schema["enum"]
+        if not isinstance(values, list):
+            raise malformed(place, "enum", "a list of values")
+        return self._values(place, "enum", values)
+
+    def _const(self, place: Place, nesting: int) -> Shape:
+        return self._values(place, "const", [place.schema["const"]])
+
+    def _values(self, place: Place, keyword: str, values: list[Any]) -> Shape:
+        try:
+            return values_of(*values, pointer=f"{place.pointer}/{keyword}")
+        except ValueError as error:
+            raise SchemaError(str(error), pointer=f"{place.pointer}/{keyword}") from error
+
+    def _unevaluated(self, found: Shape, place: Place, keyword: str, nesting: int) -> Shape:
+        """What is left where what no other keyword looked at has to be of a shape."""
+        inner = self.shape(place.at(keyword), nesting + 1)
+        algebra = self.algebra
+        kinds: list[Kind] = []
+        for kind in algebra.opened(found).kinds:
+            match kind:
+                case Object() if keyword == "unevaluatedProperties":
+                    kinds += algebra.object(self._sealed_object(kind, inner)).kinds
+                case Array() if keyword == "unevaluatedItems" and kind.is_open:
+                    sealed = Array(kind.prefix, algebra.meet(kind.rest, inner), kind.low, kind.high, False, kind.pointer)
+                    kinds += algebra.array(sealed).kinds
+                case _ if type_of(kind) in ("object", "array") and not isinstance(kind, Object | Array):
+                    raise unsupported(place, keyword, "beside listed objects or arrays it is not supported")
+                case _:
+                    kinds.append(kind)
+        return Shape(tuple(kinds))
+
+    def _sealed_object(self, kind: Object, inner: Shape) -> Object:
+        if any(layer.rest is not None for layer in kind.layers):
+            return kind  # every name is looked at
+        patterns = tuple(dict.fromkeys((pattern, ANYTHING) for layer in kind.layers for pattern, _ in layer.patterns))
+        layer = Layer(patterns, inner)
+        trial = Object(layers=(layer,))
+        members = tuple(
+            (
+                name,
+                member
+                if member.declared
+                else Member(self.algebra.meet(member.shape, self.algebra.of_name(trial, name)), member.required),
+            )
+            for name, member in kind.members
+        )
+        return Object(members, (*kind.layers, layer), kind.names, kind.low, kind.high, kind.pointer)
+
+    # What a schema says itself
+
+    def _local(self, place: Place, nesting: int) -> Shape:
+        schema = place.schema
+        if not _LOCAL & schema.keys():
+            return ANYTHING
+        types = self._types(place)
+        kinds: list[Kind] = []
+        for kind in everything(place.pointer):
+            of_type = type_of(kind)
+            if of_type == "number" and (types is None or {"number", "integer"} & set(types)):
+                kinds += number_of(place, self.algebra.meet, is_integer=types is not None and "number" not in types)
+            elif types is None or of_type in types:
+                match of_type:
+                    case "string":
+                        kinds += string_of(place, self.algebra.meet)
+                    case "array":
+                        kinds += self._array(place, nesting)
+                    case "object":
+                        kinds += self._object(place, nesting)
+                    case _:
+                        kinds.append(kind)
+        if schema.get("nullable") is True and types is not None and "null" not in types:
+            kinds.append(value_kind(None))
+        return Shape(tuple(kinds))
+
+    def _types(self, place: Place) -> tuple[str, ...] | None:
+        if "type" not in place.schema:
+            return None
+        given = place.schema["type"]
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list) or not names:
+            raise malformed(place, "type", "a type or a list of types")
+        for name in names:
+            if name not in TYPES:
+                raise SchemaError(f"type {name!r:.80} is none of {', '.join(TYPES)}", pointer=f"{place.pointer}/type")
+        return tuple(names)
+
+    def _array(self, place: Place, nesting: int) -> list[Kind]:
+        schema = place.schema
+        low, high = count_of(place, "minItems") or 0, count_of(place, "maxItems")
+        prefix: tuple[Shape, ...] = ()
+        rest, is_open = ANYTHING, True
+        of_prefix = "prefixItems" if place.is_from(202012) else "items" if isinstance(schema.get("items"), list) else ""
+        of_rest = "additionalItems" if of_prefix == "items" else "items"
+        if of_prefix and of_prefix in schema:
+            if not isinstance(schema[of_prefix], list):
+                raise malformed(place, of_prefix, "a list of schemas")
+            prefix = tuple(self.shape(place.at(of_prefix, number), nesting + 1) for number in range(len(schema[of_prefix])))
+        if of_rest in schema:
+            if isinstance(schema[of_rest], list):
+                raise unsupported(place, of_rest, "a list of schemas is `prefixItems` in this draft")
+            rest, is_open = self.shape(place.at(of_rest), nesting + 1), False
+        if schema.get("uniqueItems", False) is not False and (high is None or high > 1):
+            raise unsupported(place, "uniqueItems", "items that differ from each other are not supported")
+        if "contains" in schema:
+            raise unsupported(place, "contains", "it is not supported")
+        return list(self.algebra.array(Array(prefix, rest, low, high, is_open, place.pointer)).kinds)
+
+    def _object(self, place: Place, nesting: int) -> list[Kind]:
+        schema = place.schema
+        required = dict.fromkeys(names_of(place, "required", schema.get("required", [])))
+        properties = self._mapping(place, "properties")
+        patterns = []
+        for pattern in self._mapping(place, "patternProperties"):
+            at = f"{place.pointer}/patternProperties/{escaped(pattern)}"
+            check_expression(pattern, at, "patternProperties")
+            patterns.append((pattern, self.shape(place.at("patternProperties", pattern), nesting + 1)))
+        rest = None
+        if "additionalProperties" in schema:
+            rest = self.shape(place.at("additionalProperties"), nesting + 1)
+        layer = Layer(tuple(patterns), rest)
+        trial = Object(layers=(layer,))
+        members = []
+        for name in properties:
+            shape = self.shape(place.at("properties", name), nesting + 1)
+            for pattern, inner in patterns:
+                if self.algebra.holds(Shape((String(found=frozenset((pattern,))),)), name):
+                    shape = self.algebra.meet(shape, inner)
+            members.append((name, Member(shape, name in required)))
+        members += [
+            (name, Member(self.algebra.of_name(trial, name), True, declared=False))
+            for name in required
+            if name not in properties
+        ]
+        names = self.shape(place.at("propertyNames"), nesting + 1) if "propertyNames" in schema else ANYTHING
+        low, high = count_of(place, "minProperties") or 0, count_of(place, "maxProperties")
+        layers = (layer,) if patterns or rest is not None else ()
+        return list(self.algebra.object(Object(tuple(members), layers, names, low, high, place.pointer)).kinds)
+
+    def _mapping(self, place: Place, keyword: str) -> Mapping[str, Any]:
+        given = place.schema.get(keyword, {})
+        if not isinstance(given, Mapping):
+            raise malformed(place, keyword, "an object of schemas")
+        return given
+
+
+_APPLICATORS = {
+    "enum": Reader._enum,
+    "const": Reader._const,
+    "$ref": Reader._ref,
+    "$dynamicRef": Reader._dynamic_ref,
+    "allOf": Reader._all_of,
+    "anyOf": Reader._any_of,
+    "oneOf": Reader._one_of,
+    "not": Reader._not,
+    "if": Reader._if,
+    "dependencies": Reader._dependencies,
+    "dependentRequired": Reader._dependent_required,
+    "dependentSchemas": Reader._dependent_schemas,
+}
+
+
+def _not_objects() -> tuple[Kind, ...]:
+    return tuple(kind for kind in everything() if not isinstance(kind, Object))

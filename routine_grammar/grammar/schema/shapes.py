@@ -1,0 +1,210 @@
+"""Shapes: sets of JSON values as unions of kinds, closed under what JSON Schema's applicators do: meeting, joining, denying.
+
+A kind says all about values of one type. What is recursive, or referred to, is a `Named` kind: its shape is looked up when it
+is needed, and two of them meet in a name of their own, so that meeting recursive shapes ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from routine_grammar.grammar.json_number import Bound
+
+
+def _anything() -> Shape:
+    return ANYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value. `key` is equal for equal values: `1` is `1.0`, but not `true`; the order of names does not matter."""
+
+    key: str
+    value: Any = field(compare=False)
+    pointer: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Numbers within bounds, multiples of all of these, or integers."""
+
+    low: Bound | None = None
+    high: Bound | None = None
+    multiples: frozenset[Decimal] = frozenset()
+    is_integer: bool = False
+    pointer: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class String:
+    """Strings in which all of `found` are found and none of `never`, of `low` to `high` characters."""
+
+    found: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+    low: int = 0
+    high: int | None = None
+    pointer: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Arrays of `low` to `high` items: the first ones of the shapes of `prefix`, the others of `rest`.
+
+    `is_open`: no schema says anything of the others.
+    """
+
+    prefix: tuple[Shape, ...] = ()
+    rest: Shape = field(default_factory=_anything)
+    low: int = 0
+    high: int | None = None
+    is_open: bool = True
+    pointer: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one schema says of properties that no schema declares: by patterns of their names, else `rest`.
+
+    `rest` None: it says nothing.
+    """
+
+    patterns: tuple[tuple[str, Shape], ...] = ()
+    rest: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A property of its own; `declared`: some schema has it among its properties, and does not only require or forbid it."""
+
+    shape: Shape
+    required: bool = False
+    declared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
+
+    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be.
+    """
+
+    members: tuple[tuple[str, Member], ...] = ()
+    layers: tuple[Layer, ...] = ()
+    names: Shape = field(default_factory=_anything)
+    low: int = 0
+    high: int | None = None
+    pointer: str = field(default="", compare=False)
+
+    @property
+    def declared(self) -> Mapping[str, Member]:
+        """The members by name."""
+        return dict(self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The shape of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Every value."""
+
+
+Kind = Value | Number | String | Array | Object | Named | Anything
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A union of kinds; without any there is no such value."""
+
+    kinds: tuple[Kind, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+
+NOTHING = Shape(())
+ANYTHING: Shape = Shape((Anything(),))
+
+
+def key_of(value: Any) -> str:
+    """A text that is the same for equal JSON values. Raises `ValueError` for what is none, such as an infinite number."""
+    return json.dumps(_canonical(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def _canonical(value: Any) -> Any:
+    match value:
+        case bool() | None | str():
+            return value
+        case int():
+            return ["n", str(value)]
+        case float():
+            number = Decimal(repr(value))
+            integral = number == number.to_integral_value() if number.is_finite() else False
+            return ["n", str(int(number)) if integral else str(number.normalize())] if number.is_finite() else value
+        case dict():
+            return {name: _canonical(value[name]) for name in sorted(value)}
+        case list() | tuple():
+            return [_canonical(item) for item in value]
+    raise ValueError(f"{type(value).__name__} is no JSON value")
+
+
+def value_kind(value: Any, pointer: str = "") -> Value:
+    """The kind of one value. Raises as `key_of`."""
+    return Value(key_of(value), value, pointer)
+
+
+def values_of(*values: Any, pointer: str = "") -> Shape:
+    """The shape of these values."""
+    return Shape(tuple(dict.fromkeys(value_kind(value, pointer) for value in values)))
+
+
+def type_of(kind: Kind) -> str:
+    """The JSON type of a kind's values; empty where it is not of one type alone."""
+    match kind:
+        case Value(_, value):
+            return type_of_value(value)
+        case Number():
+            return "number"
+        case String():
+            return "string"
+        case Array():
+            return "array"
+        case Object():
+            return "object"
+    return ""
+
+
+def type_of_value(value: Any) -> str:
+    """The JSON type of a value; integers are numbers."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case dict():
+            return "object"
+    return "array"
+
+
+def everything(pointer: str = "") -> tuple[Kind, ...]:
+    """Every value, by type."""
+    simple = (value_kind(None), value_kind(True), value_kind(False))
+    return (*simple, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
+
+
+def joined(*shapes: Shape) -> Shape:
+    """The values of any of some shapes."""
+    kinds = tuple(dict.fromkeys(kind for shape in shapes for kind in shape.kinds))
+    return ANYTHING if Anything() in kinds else Shape(kinds)

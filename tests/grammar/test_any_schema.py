@@ -1,0 +1,283 @@
+"""Schemas of any keywords against `jsonschema`: what is compiled is exact, what is not is declined by pointer and keyword."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import random
+import re
+import uuid
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator, Draft202012Validator
+
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar.json_text import EXACT
+from routine_grammar.grammar.schema.algebra import Undecided, string_holds
+from routine_grammar.grammar.schema.compiler import SchemaCompiler, schema_to_grammar
+from routine_grammar.grammar.schema.formats import NAMES as FORMATS
+from routine_grammar.grammar.schema.formats import format_of
+from tests.grammar.any_schema import Schemas, Values, orders, spellings
+from tests.scale import SCALE
+
+seeds = st.integers(0, 1 << 40)
+
+
+def is_valid(judge: Draft202012Validator, value: Any) -> bool | None:
+    try:
+        return judge.is_valid(value)
+    except RecursionError:  # a schema that refers to itself and to nothing else
+        return None
+
+
+NOTHING = "nothing is allowed"
+
+
+def compiled(schema: Any) -> Automaton | str:
+    """A schema's automaton, or why there is none."""
+    try:
+        return Automaton(schema_to_grammar(schema))
+    except UnsupportedSchemaError as error:
+        return f"declined for {error.keyword}"
+    except SchemaError as error:
+        return "leads to itself" if "itself" in str(error) else NOTHING
+    except GrammarError:
+        return "too large"
+
+
+@settings(max_examples=150 * SCALE, deadline=None)
+@given(seeds)
+def test_shapes_hold_what_is_valid(seed: int) -> None:
+    rng = random.Random(seed)
+    schema = Schemas(rng).document()
+    judge, values = Draft202012Validator(schema), Values(rng, schema)
+    try:
+        compiler = SchemaCompiler(schema, form=EXACT, rules={})
+        shape = compiler.shape(compiler.root)
+    except UnsupportedSchemaError as error:
+        event(f"declined for {error.keyword}")
+        return
+    except SchemaError:
+        return
+    for value in (values.value() for _ in range(30)):
+        expected = is_valid(judge, value)
+        try:
+            held = compiler.reader.algebra.holds(shape, value)
+        except (SchemaError, Undecided):
+            return  # in a schema that is referred to
+        assert expected is None or held == expected, value
+
+
+@settings(max_examples=120 * SCALE, deadline=None)
+@given(seeds)
+def test_grammars_allow_what_is_valid_in_some_order_of_names(seed: int) -> None:
+    rng = random.Random(seed)
+    schema = Schemas(rng).document()
+    judge, values = Draft202012Validator(schema), Values(rng, schema)
+    drawn = [values.value() for _ in range(25)]
+    automaton = compiled(schema)
+    if isinstance(automaton, str):
+        event(automaton)
+        assert automaton != NOTHING or not any(is_valid(judge, value) for value in drawn)
+        return
+    for value in drawn:
+        if orders(value) > 300:
+            continue
+        expected = is_valid(judge, value)
+        allowed = any(automaton.accepts(text.encode()) for text in spellings(value))
+        assert expected is None or allowed == expected, value
+
+
+# Drafts
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"items": [{"type": "string"}], "additionalItems": False}, ["[]", '["a"]'], ['["a", "b"]', "[1]"]),
+        ({"items": [{"type": "string"}], "additionalItems": {"type": "null"}}, ['["a", null]'], ['["a", 1]']),
+        ({"dependencies": {"a": ["b"]}, "type": "object"}, ["{}", '{"a": 1, "b": 2}'], ['{"a": 1}']),
+        (
+            {"definitions": {"x": {"type": "null"}}, "properties": {"a": {"$ref": "#/definitions/x", "type": "string"}}},
+            ['{"a": null}'],
+            ['{"a": "x"}'],
+        ),
+        ({"const": 1, "exclusiveMinimum": 0}, ["1"], ["0", "2"]),
+    ],
+)
+def test_draft_7(schema: dict[str, Any], valid: list[str], invalid: list[str]) -> None:
+    whole = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
+    automaton, judge = Automaton(schema_to_grammar(whole)), Draft7Validator(whole)
+    for texts, expected in ((valid, True), (invalid, False)):
+        for text in texts:
+            assert judge.is_valid(json.loads(text)) is expected
+            assert automaton.accepts(text.encode()) is expected, text
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"dependencies": {"a": ["b"]}}, "dependencies"),
+        ({"items": [{}]}, "items"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{}]}, "prefixItems"),
+        ({"$schema": "https://example.org/mine"}, "$schema"),
+        ({"$ref": "https://example.org/other.json"}, "$ref"),
+        ({"uniqueItems": True}, "uniqueItems"),
+        ({"contains": {"type": "null"}}, "contains"),
+        ({"format": "phone"}, "format"),
+        ({"pattern": r"\bword"}, "pattern"),
+        ({"patternProperties": {r"(a)\1": {}}}, "patternProperties"),
+        ({"type": "integer", "multipleOf": 1_000_003}, "multipleOf"),
+        ({"not": {"multipleOf": 2}}, "not"),
+    ],
+)
+def test_what_is_declined_is_named(schema: dict[str, Any], keyword: str) -> None:
+    with pytest.raises(UnsupportedSchemaError) as declined:
+        schema_to_grammar({"properties": {"a/b": schema}} if "$schema" not in schema else schema)
+    assert declined.value.keyword == keyword
+    assert declined.value.pointer.startswith("/properties/a~1b" if "$schema" not in schema else f"/{keyword}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer"),
+    [
+        ({"type": "strnig"}, "/type"),
+        ({"minLength": -1}, "/minLength"),
+        ({"properties": {"a": {"minimum": "1"}}}, "/properties/a/minimum"),
+        ({"required": "a"}, "/required"),
+        ({"anyOf": []}, "/anyOf"),
+        ({"$ref": "#/nowhere"}, "/$ref"),
+        ({"allOf": [3]}, "/allOf/0"),
+    ],
+)
+def test_what_is_no_schema_is_told_where(schema: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(SchemaError) as wrong:
+        schema_to_grammar(schema)
+    assert wrong.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        False,
+        {"type": "string", "minLength": 3, "maxLength": 2},
+        {"type": "string", "pattern": "^a{5}$", "maxLength": 4},
+        {"type": "integer", "minimum": 1.2, "maximum": 1.8},
+        {"allOf": [{"type": "string"}, {"type": "null"}]},
+        {"type": "object", "required": ["a"], "properties": {"a": False}},
+        {"type": "object", "required": ["a", "b"], "maxProperties": 1},
+        {"type": "array", "items": False, "minItems": 1},
+        {"enum": []},
+        {"type": "string", "enum": [1, 2]},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#/$defs/a"}}}},
+        },
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_schemas_that_allow_nothing_say_so(schema: Any) -> None:
+    with pytest.raises(SchemaError, match=r"allow|left|few|itself|no number|no string"):
+        schema_to_grammar(schema)
+
+
+# Formats
+
+
+def is_date(text: str) -> bool:
+    try:
+        return re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def parses(parser: Callable[[str], Any]) -> Callable[[str], bool]:
+    def judge(text: str) -> bool:
+        try:
+            parser(text)
+        except ValueError:
+            return False
+        return True
+
+    return judge
+
+
+def holds(name: str, text: str) -> bool:
+    kind = format_of(name)
+    assert kind is not None
+    return string_holds(kind, text)
+
+
+@settings(max_examples=300 * SCALE, deadline=None)
+@given(st.dates().map(str) | st.from_regex(r"\A[0-9]{3}[1-9]-[0-3][0-9]-[0-3][0-9]\Z"))
+def test_dates(text: str) -> None:
+    assert holds("date", text) == is_date(text)
+
+
+def shortened(text: str) -> str:
+    return re.sub(r"(^|:)0(:0)+(:|$)", "::", text, count=1)
+
+
+ADDRESSES = st.ip_addresses(v=6).map(lambda address: address.exploded)
+SHORT = st.lists(st.sampled_from(("0", "1", "ab", "ffff", "12345", "", "::", "1.2.3.4", "g")), max_size=9).map(":".join)
+
+
+@settings(max_examples=300 * SCALE, deadline=None)
+@given(ADDRESSES | ADDRESSES.map(shortened) | st.ip_addresses(v=6).map(str) | SHORT)
+def test_addresses(text: str) -> None:
+    assert holds("ipv6", text) == (parses(ipaddress.IPv6Address)(text) and "%" not in text)
+    numbers = text.replace(":", ".")
+    assert holds("ipv4", numbers) == parses(ipaddress.IPv4Address)(numbers)
+
+
+@given(st.uuids().map(str) | st.text("0123456789abcdefgAF-", max_size=40))
+def test_identifiers(text: str) -> None:
+    canonical = re.fullmatch(r"[^-]{8}(-[^-]{4}){3}-[^-]{12}", text) is not None
+    assert holds("uuid", text) == (canonical and parses(uuid.UUID)(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "valid", "invalid"),
+    [
+        (
+            "time",
+            ["12:00:00Z", "23:59:60Z", "00:00:00.123+05:30"],
+            ["24:00:00Z", "12:00:00", "12:00Z", "22:59:60Z", "1:00:00Z"],
+        ),
+        ("date-time", ["2024-02-29T12:00:00Z", "1990-12-31t23:59:60z"], ["2023-02-29T12:00:00Z", "2024-02-29 12:00:00Z"]),
+        ("duration", ["P1D", "PT1H30M", "P1Y2M3DT4H", "P2W", "PT0S"], ["P", "PT", "P1", "1D", "P1D2W", "PT1D", "P1H"]),
+        (
+            "email",
+            ["a.b@example.org", '"a b"@x.org', "a@[127.0.0.1]", "a@[IPv6:::1]"],
+            ["a", "a@", "@a", ".a@b", "a..b@c", "a@-b"],
+        ),
+        (
+            "hostname",
+            ["a", "a-b.example", "xn--4gbwdl.xn--wgbh1c"],
+            ["", "-a", "a-", "a..b", "a_b", "a" * 64, ".a", "a" + ".a" * 127],
+        ),
+        (
+            "uri",
+            ["http://a/b?c#d", "urn:a:b", "mailto:a@b.c", "ldap://[::1]/c?d"],
+            ["", "//a", "a", "http://a b", "http://a/<", ":a"],
+        ),
+        ("uri-reference", ["", "//a", "a/b", "#c", "?q"], ["a b", "\\\\\\\\a", "#a#b"]),
+        ("byte", ["", "aGk=", "aGkh", "aA=="], ["a", "aG", "aGk", "a===", "aGk=aGk="]),
+        ("uri-template", ["/a{b}", "{+a,b*}/c", "x{?q:3}"], ["{", "}", "{a", "{a b}", "<"]),
+        ("json-pointer", ["", "/a~1b", "/"], ["a", "/~", "/~2"]),
+    ],
+)
+def test_formats(name: str, valid: list[str], invalid: list[str]) -> None:
+    assert [text for text in valid if not holds(name, text)] == []
+    assert [text for text in invalid if holds(name, text)] == []
+
+
+def test_every_format_is_a_string_that_there_is() -> None:
+    for name in FORMATS:
+        assert list(schema_to_grammar({"type": "string", "format": name}).nodes())
