@@ -15,7 +15,7 @@ from typing import Any
 
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.pattern_text import escape, trie_of
-from routine_grammar.grammar.terminals import JsonNumber, JsonString
+from routine_grammar.grammar.terminals import JsonString
 from routine_grammar.grammar.tree import Leaf, Literal, Node, choice
 
 _HEX = "[0-9a-fA-F]"
@@ -47,11 +47,14 @@ class JsonForm:
     escaped: str = ""
 
 
+# Integers as they are, and as libraries write large floats: from 1e16 on no float has a digit behind the point.
+_PLAIN_INTEGER = r"-?(?:0|[1-9][0-9]*)(?:\.0+)?"
+_LARGE_INTEGER = r"-?[1-9](?:(?:\.0+)?[eE]\+?[0-9]+|\.[0-9]{1,16}[eE]\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2,}))"
 _STRING = Leaf("STRING", JsonString())
 EXACT = JsonForm(
     _STRING,
     _STRING,
-    Leaf("INTEGER", JsonNumber(is_integer=True)),
+    Leaf("INTEGER", rf"{_PLAIN_INTEGER}|{_LARGE_INTEGER}"),
     Leaf("NUMBER", r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
 )
 

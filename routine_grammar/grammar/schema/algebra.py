@@ -40,6 +40,7 @@ from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
+MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
 
 
 class Undecided(Exception):
@@ -54,7 +55,7 @@ class Algebra:
 
     def __init__(self, look_up: Callable[[str], Shape]) -> None:
         self._look_up = look_up
-        self._meetings: dict[str, tuple[str, str]] = {}
+        self._meetings: dict[str, frozenset[str]] = {}
         self._shapes: dict[str, Shape] = {}
         self._looking: set[str] = set()
         self._may_be: dict[str, bool] = {}
@@ -69,8 +70,10 @@ class Algebra:
             if name in self._looking:
                 raise Undecided("shapes that refer to nothing but each other")
             self._looking.add(name)
-            one, other = self._meetings[name]
-            self._shapes[name] = self.meet(self.shape(one), self.shape(other))
+            found = ANYTHING
+            for one in sorted(self._meetings[name]):
+                found = self.meet(found, self.shape(one))
+            self._shapes[name] = found
             self._looking.discard(name)
         return self._shapes[name]
 
@@ -166,10 +169,12 @@ class Algebra:
             case (Anything(), kind) | (kind, Anything()):
                 return Shape((kind,))
             case Named(name), Named(another):
-                if name == another:
+                # However often recursive shapes meet, there are no more names than sets of them.
+                names = self._meetings.get(name, frozenset((name,))) | self._meetings.get(another, frozenset((another,)))
+                if len(names) == 1:
                     return Shape((one,))
-                meeting = f"{name} & {another}"
-                self._meetings[meeting] = (name, another)
+                meeting = " & ".join(sorted(names))
+                self._meetings[meeting] = names
                 return Shape((Named(meeting),))
             case (Named(name), kind) | (kind, Named(name)):
                 return self.meet(self.shape(name), Shape((kind,)))
@@ -265,7 +270,7 @@ class Algebra:
         return any(not isinstance(kind, Named) or self._named_may_be(kind.name) for kind in shape.kinds)
 
     def _named_may_be(self, name: str) -> bool:
-        if name in self._asking:
+        if name in self._asking or len(self._asking) > MAX_ASKED:
             return True  # recursion that never ends is told where all rules are known
         if name not in self._may_be:
             self._asking.add(name)
