@@ -47,9 +47,11 @@ class JsonForm:
     escaped: str = ""
 
 
-# Integers as they are, and as libraries write large floats: from 1e16 on no float has a digit behind the point.
+# Integers as they are, and as libraries write large floats: from 1e16 on no float has a digit behind the point. What a float
+# can't hold would be read as infinity, which is no integer.
 _PLAIN_INTEGER = r"-?(?:0|[1-9][0-9]*)(?:\.0+)?"
-_LARGE_INTEGER = r"-?[1-9](?:(?:\.0+)?[eE]\+?[0-9]+|\.[0-9]{1,16}[eE]\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2,}))"
+_FROM_16 = "(?:1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-7])"
+_LARGE_INTEGER = rf"-?[1-9](?:(?:\.0+)?[eE]\+?0*(?:[0-9]|1[0-5]|{_FROM_16})|\.[0-9]{{1,16}}[eE]\+?0*{_FROM_16})"
 _STRING = Leaf("STRING", JsonString())
 EXACT = JsonForm(
     _STRING,
