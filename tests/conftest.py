@@ -7,16 +7,22 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.engines.vllm.environment import hide_broken_packages
 from tests.compatibility import record
+from tests.scale import SCALE
 from tests.servers import ONE_CORE, running_server
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+# The tests are the same each time, so that a change is judged by itself; the drills look for what nobody has seen yet.
+settings.register_profile("routine_grammar", derandomize=SCALE == 1)
+settings.load_profile("routine_grammar")
 
 # Before any test imports transformers, which asks once what is installed: as the launcher does for its own process.
 hide_broken_packages()
