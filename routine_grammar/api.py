@@ -12,11 +12,11 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineEr
 from routine_grammar.grammar.dialects import load_dialect
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.faults import faults
-from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
 from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
+from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf

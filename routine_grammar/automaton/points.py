@@ -84,11 +84,17 @@ class Points:
                     then = self.place(item, then)
                 return then
             case Choice(items):
-                return self._point([Item(Read.NOTHING, None, self.place(item, then)) for item in items])
+                return self._point([self._way(item, then) for item in items])
             case Optional(item):
                 return self._point([Item(Read.NOTHING, None, self.place(item, then)), Item(Read.NOTHING, None, then)])
             case Repeat(item, low, high):
                 return self._repeat(item, low, high, then)
+
+    def _way(self, node: Node, then: int) -> Item:
+        """One way of a choice; a literal needs no point of its own."""
+        if isinstance(node, Literal) and node.text:
+            return Item(Read.BYTES, node.text.encode(), then)
+        return Item(Read.NOTHING, None, self.place(node, then))
 
     def _repeat(self, item: Node, low: int, high: int | None, then: int) -> int:
         if high is None:

@@ -15,10 +15,12 @@ from typing import Any, Protocol
 
 from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.dialects import Dialect
-from routine_grammar.grammar.json_schema import TYPES, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, value_literal
 from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.raw_text import raw_pattern
+from routine_grammar.grammar.schema.compiler import SchemaCompiler
+from routine_grammar.grammar.schema.documents import Place
+from routine_grammar.grammar.schema.shapes import Anything, Kind, Named, Number, Shape, String, Value, type_of
 from routine_grammar.grammar.tree import EMPTY, Choice, Leaf, Literal, Node, Optional, choice, sequence
 
 _MAX_REFERENCES = 16
@@ -27,7 +29,7 @@ _MAX_REFERENCES = 16
 class Arguments(Protocol):
     """A way to write arguments."""
 
-    def literal(self, compiler: SchemaCompiler, schema: Any, pointer: str) -> Node:
+    def literal(self, compiler: SchemaCompiler, place: Place) -> Node:
         """All values of a parameter's schema."""
 
     def constant(self, value: Any, schema: Any, pointer: str) -> Node:
@@ -51,9 +53,9 @@ class JsonArguments:
 
     form: JsonForm
 
-    def literal(self, compiler: SchemaCompiler, schema: Any, pointer: str) -> Node:
+    def literal(self, compiler: SchemaCompiler, place: Place) -> Node:
         """All values of a parameter's schema."""
-        return compiler.node(schema, pointer)
+        return compiler.node(compiler.shape(place), place.pointer)
 
     def constant(self, value: Any, schema: Any, pointer: str) -> Node:
         """One value of a parameter with this schema."""
@@ -65,7 +67,7 @@ class JsonArguments:
 
     def all_of(self, compiler: SchemaCompiler, members: Sequence[tuple[str, Node, bool]]) -> Node:
         """Arguments in order, each a name, what may be written for it, and whether it is required."""
-        return compiler.object_of(members)
+        return compiler.layout.object_of(members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,9 @@ class BlockArguments:
     dialect: Dialect
     form: JsonForm
 
-    def literal(self, compiler: SchemaCompiler, schema: Any, pointer: str) -> Node:
+    def literal(self, compiler: SchemaCompiler, place: Place) -> Node:
         """All values of a parameter's schema."""
-        return self._literal(compiler, schema, pointer, read_types(schema), 0)
+        return self._literal(compiler, compiler.shape(place), place.pointer, read_types(place.schema), 0)
 
     def constant(self, value: Any, schema: Any, pointer: str) -> Node:
         """One value of a parameter with this schema."""
@@ -106,35 +108,32 @@ class BlockArguments:
     def _declined(self, told: str, pointer: str, keyword: str) -> UnsupportedSchemaError:
         return UnsupportedSchemaError(f"in dialect {self.dialect.name!r}, {told}", pointer=pointer, keyword=keyword)
 
-    def _literal(self, compiler: SchemaCompiler, schema: Any, pointer: str, types: frozenset[str], depth: int) -> Node:
-        """The texts of a schema's values that are read by these types, each with its end."""
-        if schema is True or schema == {}:
-            raise self._declined("any value at all is read back as text: give the parameter a type", pointer, "type")
-        if isinstance(schema, Mapping) and ("enum" in schema or "const" in schema):
-            values = compiler.values(schema, pointer)
-            return choice(*(self._value(value, types, pointer) for value in values))
-        if isinstance(schema, Mapping) and "anyOf" in schema and isinstance(schema["anyOf"], list) and schema["anyOf"]:
-            compiler.node(schema, pointer)  # raises where anything in it can't be enforced
-            ways = enumerate(schema["anyOf"])
-            return choice(*(self._literal(compiler, way, f"{pointer}/anyOf/{place}", types, depth + 1) for place, way in ways))
-        node = compiler.node(schema, pointer)
-        if isinstance(schema, Mapping) and "$ref" in schema:
-            target = compiler.target(schema, pointer)
-            if depth > _MAX_REFERENCES:
-                raise self._declined("too many references", pointer, "$ref")
-            return self._literal(compiler, target, pointer, types, depth + 1)
-        named = schema.get("type", TYPES) if isinstance(schema, Mapping) else TYPES
-        kinds = (named,) if isinstance(named, str) else tuple(named)
-        if kinds == ("string",):
-            return self._raw(types, pointer)
-        if "number" in kinds:
-            kinds = tuple(kind for kind in kinds if kind != "integer")
-        if len(kinds) > 1:
-            ways_of = ({**schema, "type": kind} for kind in kinds)
-            return choice(*(self._literal(compiler, way, pointer, types, depth) for way in ways_of))
-        if kinds[0] not in types:
-            raise self._declined(f"a value of type {kinds[0]!r} is read back as text here", pointer, "type")
-        return choice(*(sequence(way, Literal(self._end)) for way in _ways(node)))
+    def _literal(self, compiler: SchemaCompiler, shape: Shape, pointer: str, types: frozenset[str], depth: int) -> Node:
+        """The texts of a shape's values that are read by these types, each with its end."""
+        if depth > _MAX_REFERENCES:
+            raise self._declined("too many references", pointer, "$ref")
+        ways: list[Node] = []
+        for kind in shape.kinds:
+            match kind:
+                case Anything():
+                    told = "any value at all is read back as text: give the parameter a type"
+                    raise self._declined(told, pointer, "type")
+                case Named(name):
+                    ways.append(self._literal(compiler, compiler.named(name, pointer), pointer, types, depth + 1))
+                case Value(_, value):
+                    ways.append(self._value(value, types, pointer))
+                case String():
+                    ways.append(self._raw(kind, types, pointer))
+                case _:
+                    ways += self._as_json(compiler, kind, types, pointer)
+        return choice(*ways)
+
+    def _as_json(self, compiler: SchemaCompiler, kind: Kind, types: frozenset[str], pointer: str) -> list[Node]:
+        """A kind's values as JSON."""
+        name = "integer" if isinstance(kind, Number) and kind.is_integer else type_of(kind)
+        if not types & {name, type_of(kind)}:
+            raise self._declined(f"a value of type {name!r} is read back as text here", pointer, "type")
+        return [sequence(way, Literal(self._end)) for way in _ways(compiler.node(Shape((kind,)), pointer))]
 
     def _value(self, value: Any, types: frozenset[str], pointer: str) -> Node:
         """One value: a string as it is, any other as JSON."""
@@ -147,8 +146,10 @@ class BlockArguments:
                 raise self._declined(f"{value!r:.80} has markup or control characters that can't be written", pointer, "enum")
         return choice(*(Literal(text + self._end) for text in written))
 
-    def _raw(self, types: frozenset[str], pointer: str) -> Node:
+    def _raw(self, kind: String, types: frozenset[str], pointer: str) -> Node:
         """Any string, as it is."""
+        if kind != String():
+            raise self._declined("the length or the pattern of a text can't be enforced", pointer, "pattern")
         if others := sorted(types - {"string", "null"}):
             told = f"text can't be told from a value of type {others[0]!r}"
             raise self._declined(told, pointer, "type")

@@ -85,6 +85,8 @@ def value_literal(value: Any, form: JsonForm) -> Node:
 
     Raises `GrammarError` for a value that JSON can't hold, or (checked by `begins_with_sigil`) that reads as a key.
     """
+    if isinstance(value, str) and value.isascii():
+        return Literal(_without_markers(json.encoder.encode_basestring_ascii(value), (*form.markers, *form.escaped)))
     try:
         texts = [json.dumps(value, ensure_ascii=ascii_only, allow_nan=False) for ascii_only in (False, True)]
     except (TypeError, ValueError, RecursionError) as error:
@@ -96,10 +98,10 @@ def value_literal(value: Any, form: JsonForm) -> Node:
 
 def begins_with_sigil(value: Any, sigil: str) -> bool:
     """Whether a value holds, at any depth, a string that would be read as a memory key or as an escaped one."""
-    todo = [value]
+    todo = [value] if sigil else []
     while todo:
         match todo.pop():
-            case str(text) if sigil and text.lstrip("\\").startswith(sigil):
+            case str(text) if text.lstrip("\\").startswith(sigil):
                 return True
             case dict(items):
                 todo.extend(items.values())

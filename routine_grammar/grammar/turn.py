@@ -22,9 +22,11 @@ from routine_grammar.errors import (
 )
 from routine_grammar.grammar.arguments import Arguments, arguments_of
 from routine_grammar.grammar.dialects import Dialect
-from routine_grammar.grammar.json_schema import ANNOTATIONS, SchemaCompiler
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
 from routine_grammar.grammar.pattern_text import beginning_otherwise
+from routine_grammar.grammar.schema.compiler import SchemaCompiler
+from routine_grammar.grammar.schema.layout import LeafNames
+from routine_grammar.grammar.schema.reading import ANNOTATIONS
 from routine_grammar.grammar.tree import (
     EMPTY,
     Call,
@@ -139,6 +141,7 @@ class TurnMaker:
     _literals: dict[tuple[str, str], Node] = field(default_factory=dict)
     _assignable: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     _schemas: dict[str, SchemaCompiler] = field(default_factory=dict)
+    _leaves: LeafNames = field(default_factory=LeafNames)
     _answers: dict[str, int] = field(default_factory=dict)
     _last_number: dict[str, int] = field(default_factory=dict)
 
@@ -288,7 +291,7 @@ class TurnMaker:
         """The compiler of the schemas of a tool's arguments."""
         if tool.name not in self._schemas:
             prefix = f"{_rule_name(tool.name)}_"
-            self._schemas[tool.name] = SchemaCompiler(tool.input_schema, self.form, self.rules, prefix)
+            self._schemas[tool.name] = SchemaCompiler(tool.input_schema, self.form, self.rules, prefix, self._leaves)
         return self._schemas[tool.name]
 
     def literal(self, tool: Tool, name: str) -> Node:
@@ -296,7 +299,7 @@ class TurnMaker:
         if (tool.name, name) not in self._literals:
             compiler = self.schema_compiler(tool)
             try:
-                self._literals[tool.name, name] = self.written.literal(compiler, tool.parameters[name], _pointer(name))
+                self._literals[tool.name, name] = self.written.literal(compiler, compiler.root.at("properties", name))
             except (SchemaError, GrammarError):
                 del self._schemas[tool.name]  # it is left with references whose rules were not made
                 raise

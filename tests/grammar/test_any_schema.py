@@ -121,48 +121,6 @@ def test_draft_7(schema: dict[str, Any], valid: list[str], invalid: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("schema", "keyword"),
-    [
-        ({"dependencies": {"a": ["b"]}}, "dependencies"),
-        ({"items": [{}]}, "items"),
-        ({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{}]}, "prefixItems"),
-        ({"$schema": "https://example.org/mine"}, "$schema"),
-        ({"$ref": "https://example.org/other.json"}, "$ref"),
-        ({"uniqueItems": True}, "uniqueItems"),
-        ({"contains": {"type": "null"}}, "contains"),
-        ({"format": "phone"}, "format"),
-        ({"pattern": r"\bword"}, "pattern"),
-        ({"patternProperties": {r"(a)\1": {}}}, "patternProperties"),
-        ({"type": "integer", "multipleOf": 1_000_003}, "multipleOf"),
-        ({"not": {"multipleOf": 2}}, "not"),
-    ],
-)
-def test_what_is_declined_is_named(schema: dict[str, Any], keyword: str) -> None:
-    with pytest.raises(UnsupportedSchemaError) as declined:
-        schema_to_grammar({"properties": {"a/b": schema}} if "$schema" not in schema else schema)
-    assert declined.value.keyword == keyword
-    assert declined.value.pointer.startswith("/properties/a~1b" if "$schema" not in schema else f"/{keyword}")
-
-
-@pytest.mark.parametrize(
-    ("schema", "pointer"),
-    [
-        ({"type": "strnig"}, "/type"),
-        ({"minLength": -1}, "/minLength"),
-        ({"properties": {"a": {"minimum": "1"}}}, "/properties/a/minimum"),
-        ({"required": "a"}, "/required"),
-        ({"anyOf": []}, "/anyOf"),
-        ({"$ref": "#/nowhere"}, "/$ref"),
-        ({"allOf": [3]}, "/allOf/0"),
-    ],
-)
-def test_what_is_no_schema_is_told_where(schema: dict[str, Any], pointer: str) -> None:
-    with pytest.raises(SchemaError) as wrong:
-        schema_to_grammar(schema)
-    assert wrong.value.pointer == pointer
-
-
-@pytest.mark.parametrize(
     "schema",
     [
         False,

@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator
 from routine_grammar.api import compile_schema
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
-from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.json_text import EXACT, JsonForm, turn_form
+from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from tests.grammar.json_instances import TEXTS, edited_value, instance, is_spelled_canonically, schemas, spelled
 from tests.grammar.samples import Sampler
 
@@ -55,20 +55,14 @@ def test_every_real_tool_schema_is_exact_or_declined_by_name() -> None:
             for mutant in entry["mutants"]:
                 assert grammar.accepts(mutant["text"]) == mutant["valid"], (entry["id"], mutant)
                 counts["valid mutants" if mutant["valid"] else "invalid mutants"] += 1
-    assert counts == {
-        "compiled": 1039,
-        "valid mutants": 1993,
-        "invalid mutants": 2078,
-        "declined for maximum": 2,
-        "declined for format": 2,
-    }
+    assert counts == {"compiled": 1043, "valid mutants": 2001, "invalid mutants": 2086}
 
 
 # Generated schemas, judged by jsonschema
 
 
 def closed(schema: Any) -> Any:
-    """What a turn makes of a schema: objects that declare properties and say nothing of others have none."""
+    """What a turn makes of a schema: objects that declare some property and say nothing of others have no others."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
@@ -77,7 +71,7 @@ def closed(schema: Any) -> Any:
     for keyword in ("properties", "$defs"):
         if keyword in schema:
             inner[keyword] = {name: closed(value) for name, value in schema[keyword].items()}
-    return {"additionalProperties": False, **inner} if "properties" in schema else inner
+    return {"additionalProperties": False, **inner} if schema.get("properties") else inner
 
 
 def begins_like_a_key(value: Any) -> bool:
@@ -229,51 +223,22 @@ def test_a_schema_of_its_own_children_keeps_to_the_stack() -> None:
 
 OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
 UNSUPPORTED = [
-    ({"type": "string", "pattern": "a"}, "/pattern", "pattern"),
-    ({"type": "string", "minLength": 1}, "/minLength", "minLength"),
-    ({"type": "string", "maxLength": 9}, "/maxLength", "maxLength"),
-    ({"type": "string", "format": "date"}, "/format", "format"),
-    ({"type": "string", "contentEncoding": "base64"}, "/contentEncoding", "contentEncoding"),
-    ({"type": "integer", "minimum": 0}, "/minimum", "minimum"),
-    ({"type": "integer", "maximum": 9}, "/maximum", "maximum"),
-    ({"type": "number", "exclusiveMinimum": 0}, "/exclusiveMinimum", "exclusiveMinimum"),
-    ({"type": "number", "exclusiveMaximum": 0}, "/exclusiveMaximum", "exclusiveMaximum"),
-    ({"type": "number", "multipleOf": 2}, "/multipleOf", "multipleOf"),
     ({"type": "array", "uniqueItems": True}, "/uniqueItems", "uniqueItems"),
     ({"type": "array", "contains": {}}, "/contains", "contains"),
-    ({"type": "array", "prefixItems": [{}]}, "/prefixItems", "prefixItems"),
-    ({"type": "array", "unevaluatedItems": False}, "/unevaluatedItems", "unevaluatedItems"),
-    ({"type": "object", "properties": {"a": {}}}, "", "additionalProperties"),
-    ({"type": "object", "required": ["a"]}, "", "additionalProperties"),
-    ({"type": "object", "additionalProperties": {"type": "string"}}, "", "additionalProperties"),
-    ({"type": "object", "properties": {}, "additionalProperties": {}}, "", "additionalProperties"),
-    ({**OBJECT, "patternProperties": {"a": {}}}, "/patternProperties", "patternProperties"),
-    ({**OBJECT, "propertyNames": {}}, "/propertyNames", "propertyNames"),
-    ({**OBJECT, "minProperties": 1}, "/minProperties", "minProperties"),
-    ({**OBJECT, "maxProperties": 1}, "/maxProperties", "maxProperties"),
-    ({**OBJECT, "dependentRequired": {}}, "/dependentRequired", "dependentRequired"),
-    ({**OBJECT, "dependentSchemas": {}}, "/dependentSchemas", "dependentSchemas"),
+    ({"items": [{}]}, "/items", "items"),
     ({**OBJECT, "dependencies": {}}, "/dependencies", "dependencies"),
-    ({**OBJECT, "unevaluatedProperties": False}, "/unevaluatedProperties", "unevaluatedProperties"),
-    ({"allOf": [{}]}, "/allOf", "allOf"),
-    ({"oneOf": [{}]}, "/oneOf", "oneOf"),
-    ({"not": {}}, "/not", "not"),
-    ({"if": {}, "then": {}}, "/if", "if"),
-    ({"$dynamicRef": "#a"}, "/$dynamicRef", "$dynamicRef"),
-    ({"an unknown one": 1}, "/an unknown one", "an unknown one"),
-    ({"anyOf": [{}], "type": "string"}, "", "type"),
-    ({"$ref": "#/$defs/a", "$defs": {"a": {}}, "type": "string"}, "", "type"),
+    ({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{}]}, "/prefixItems", "prefixItems"),
+    ({"$schema": "https://example.org/mine"}, "/$schema", "$schema"),
     ({"$ref": "https://example.com/schema"}, "/$ref", "$ref"),
     ({"$ref": "other.json#/a"}, "/$ref", "$ref"),
-    ({"$ref": "#anchor", "$defs": {"a": {"$anchor": "anchor"}}}, "/$ref", "$ref"),
-    ({"enum": [1, "x"], "$ref": "#/$defs/a", "$defs": {"a": {}}}, "", "$ref"),
-    ({"enum": ["aaaa"], "pattern": "(a+)+$"}, "", "pattern"),
-    ({"const": {"a": 1}, "anyOf": [{"patternProperties": {"(a+)+$": {}}}]}, "", "patternProperties"),
-    ({"const": 1, "not": {"$dynamicRef": "#a"}}, "", "$dynamicRef"),
-    ({**OBJECT, "properties": {"a/b": {"items": {"not": {}}}}}, "/properties/a~1b/items/not", "not"),
-    ({**OBJECT, "properties": {"~": {"anyOf": [{}, {"minLength": 1}]}}}, "/properties/~0/anyOf/1/minLength", "minLength"),
-    ({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"multipleOf": 1}}}}, "/$defs/a/items/multipleOf", "multipleOf"),
-    ({**OBJECT, "properties": {"a": {"$id": "http://x/", "items": {"$ref": "#"}}}}, "/properties/a/$id", "$id"),
+    ({"format": "phone"}, "/format", "format"),
+    ({"pattern": r"\bword"}, "/pattern", "pattern"),
+    ({"patternProperties": {r"(a)\1": {}}}, r"/patternProperties/(a)\1", "patternProperties"),
+    ({"multipleOf": 1_000_003}, "", "multipleOf"),
+    ({"not": {"multipleOf": 2}}, "/not", "not"),
+    ({**OBJECT, "properties": {"a/b": {"items": {"contains": {}}}}}, "/properties/a~1b/items/contains", "contains"),
+    ({**OBJECT, "properties": {"~": {"anyOf": [{}, {"format": "x"}]}}}, "/properties/~0/anyOf/1/format", "format"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"format": "x"}}}}, "/$defs/a/items/format", "format"),
 ]
 
 
@@ -281,7 +246,6 @@ UNSUPPORTED = [
     ("schema", "pointer", "keyword"), UNSUPPORTED, ids=lambda value: None if isinstance(value, str) else ""
 )
 def test_keywords_that_are_not_enforced_decline_by_pointer_and_name(schema: Any, pointer: str, keyword: str) -> None:
-    Draft202012Validator.check_schema(schema)
     with pytest.raises(UnsupportedSchemaError) as caught:
         compile_schema(schema)
     assert (caught.value.pointer, caught.value.keyword) == (pointer, keyword)
@@ -289,39 +253,36 @@ def test_keywords_that_are_not_enforced_decline_by_pointer_and_name(schema: Any,
 
 
 INVALID: list[tuple[Any, str | None, str]] = [
-    (False, "", "allows nothing"),
-    (None, "", "no JSON Schema"),
-    (7, "", "no JSON Schema"),
-    ("string", "", "no JSON Schema"),
-    ([], "", "no JSON Schema"),
-    ({"type": "text"}, "/type", "no JSON Schema"),
-    ({"type": []}, "/type", "no JSON Schema"),
-    ({"type": 1}, "/type", "no JSON Schema"),
-    ({"enum": "ab"}, "/enum", "no JSON Schema"),
+    (False, "", "allows no value at all"),
+    (None, "", "expected a schema"),
+    (7, "", "expected a schema"),
+    ("string", "", "expected a schema"),
+    ([], "", "expected a schema"),
+    ({"type": "text"}, "/type", "type 'text' is none of"),
+    ({"type": []}, "/type", "expected a type"),
+    ({"type": 1}, "/type", "expected a type"),
+    ({"enum": "ab"}, "/enum", "expected a list of values"),
     ({"enum": []}, "/enum", "no value is left"),
     ({"enum": ["a"], "type": "integer"}, "/enum", "no value is left"),
     ({"const": "a", "enum": ["b"]}, "/const", "no value is left"),
     ({"const": "\ud800"}, "/const", "lone surrogate"),
     ({"enum": ["a", {"b": ["\udfff"]}]}, "/enum", "lone surrogate"),
     ({**OBJECT, "properties": {"\ud800": {}}}, "/properties", "lone surrogate"),
-    ({**OBJECT, "properties": []}, "/properties", "no JSON Schema"),
-    ({**OBJECT, "required": "a"}, "/required", "no JSON Schema"),
-    ({**OBJECT, "required": ["a"]}, "/required", "'a' is required, but"),
-    ({**OBJECT, "required": ["a", "a"]}, "/required", "no JSON Schema"),
-    ({**OBJECT, "properties": {"a": False}, "required": ["a"]}, "/properties/a", "allows nothing"),
-    ({**OBJECT, "properties": {"a": {"items": {"type": "float"}}}}, "/properties/a/items/type", "no JSON Schema"),
-    ({"type": "array", "minItems": -1}, "/minItems", "no JSON Schema"),
-    ({"type": "array", "minItems": 1.5}, "/minItems", "no JSON Schema"),
-    ({"type": "array", "minItems": True}, "/minItems", "no JSON Schema"),
-    ({"type": "array", "minItems": 3, "maxItems": 2}, "/maxItems", "between 3 and 2"),
-    ({"type": "array", "items": [{}]}, "/items", "no JSON Schema"),
-    ({"anyOf": []}, "/anyOf", "no JSON Schema"),
-    ({"anyOf": {}}, "/anyOf", "no JSON Schema"),
-    ({"anyOf": [{}, False]}, "/anyOf/1", "allows nothing"),
-    ({"$ref": 1}, "/$ref", "no JSON Schema"),
+    ({**OBJECT, "properties": []}, "/properties", "expected an object of schemas"),
+    ({**OBJECT, "required": "a"}, "/required", "expected a list of names"),
+    ({**OBJECT, "required": ["a"]}, "", "'additionalProperties' and 'required' allow"),
+    ({**OBJECT, "properties": {"a": False}, "required": ["a"]}, "", "'properties' and 'required' allow"),
+    ({**OBJECT, "properties": {"a": {"items": {"type": "float"}}}}, "/properties/a/items/type", "type 'float' is none of"),
+    ({"type": "array", "minItems": -1}, "/minItems", "expected a count"),
+    ({"type": "array", "minItems": 1.5}, "/minItems", "expected a count"),
+    ({"type": "array", "minItems": True}, "/minItems", "expected a count"),
+    ({"type": "array", "minItems": 3, "maxItems": 2}, "", "'minItems' and 'maxItems' allow"),
+    ({"anyOf": []}, "/anyOf", "expected a list of schemas"),
+    ({"anyOf": {}}, "/anyOf", "expected a list of schemas"),
+    ({"$ref": 1}, "/$ref", "expected a reference"),
     ({"$ref": "#/$defs/a"}, "/$ref", "points to nothing"),
     ({"$ref": "#/$defs/a", "$defs": {"a%20": {}}}, "/$ref", "points to nothing"),
-    ({"items": {"$ref": "#/enum/7"}, "$defs": []}, "/$defs", "no JSON Schema"),
+    ({"items": {"$ref": "#/enum/7"}, "$defs": []}, "/items/$ref", "points to nothing"),
     ({"$ref": "#"}, "/$ref", "leads to itself"),
     ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "/$ref", "leads to itself"),
     (

@@ -32,8 +32,8 @@ from routine_grammar.api import CompiledRoutine, Turn
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.demo.model import demo_model_path
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
-from routine_grammar.grammar.json_schema import schema_to_grammar
 from routine_grammar.grammar.json_text import EXACT, JsonForm, turn_form
+from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from routine_grammar.grammar.tree import Call, Literal, Sequence
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.masks.matcher import Matcher

@@ -6,6 +6,8 @@ recursive schemas work. Instances are judged as the schema's draft does (2020-12
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
@@ -31,27 +33,25 @@ class SchemaCompiler:
 
     def shape(self, place: Place) -> Shape:
         """The shape of a schema of the document; raises as `node`."""
-        try:
-            return self.reader.shape(place)
-        except Undecided as error:
-            raise UnsupportedSchemaError(str(error), pointer=place.pointer, keyword="$ref") from error
-        except RecursionError as error:
-            raise SchemaError("nested too deep", pointer=place.pointer) from error
+        with _telling(place.pointer):
+            shape = self.reader.shape(place)
+        if not shape:
+            raise self.reader.nothing_allowed(place)
+        return shape
+
+    def named(self, name: str, pointer: str) -> Shape:
+        """The shape that a name stands for; raises as `node`."""
+        with _telling(pointer):
+            return self.reader.algebra.shape(name)
 
     def node(self, shape: Shape, pointer: str = "") -> Node:
         """The texts of a shape's values.
 
         Raises `UnsupportedSchemaError` for what can't be enforced, `SchemaError` for what is wrong or allows nothing.
         """
-        if not shape:
-            raise SchemaError("the schema allows no value at all", pointer=pointer)
-        try:
+        with _telling(pointer):
             node = self.layout.node(shape)
             made = self.layout.finish()
-        except Undecided as error:
-            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
-        except RecursionError as error:
-            raise SchemaError("nested too deep", pointer=pointer) from error
         for rule in made:
             if self._comes_to(rule):
                 raise SchemaError(f"a $ref ({rule}) leads to itself and to nothing else", pointer=f"{pointer}/$ref")
@@ -70,6 +70,17 @@ class SchemaCompiler:
                     seen.add(other)
                     todo.append(self.rules[other])
         return rule in seen
+
+
+@contextmanager
+def _telling(pointer: str) -> Iterator[None]:
+    """Turns what can't be decided, or is too deep, into errors with a pointer."""
+    try:
+        yield
+    except Undecided as error:
+        raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
+    except RecursionError:
+        raise SchemaError("nested too deep", pointer=pointer) from None  # its traceback is of a thousand frames
 
 
 def schema_to_grammar(schema: Any, form: JsonForm = EXACT) -> Grammar:

@@ -87,6 +87,8 @@ def document(schema: Any) -> Place:
         raise SchemaError("nested too deep") from error
     if size > MAX_SCHEMA_CHARS:
         raise SchemaError(f"has {size} characters; the bound is {MAX_SCHEMA_CHARS}")
+    if not isinstance(schema, Mapping | bool):
+        raise SchemaError(f"expected a schema, an object or a boolean, got {schema!r:.80}")
     draft = _draft_of(schema, "", DRAFT202012)
     resource: Resource[Any] = draft.create_resource(schema)
     return Place(schema, "", draft, _known().resolver_with_root(resource))

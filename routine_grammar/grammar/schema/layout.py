@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -10,6 +12,7 @@ from math import gcd
 from typing import Any
 
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.grammar.json_number import decimal_of
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra, Undecided
 from routine_grammar.grammar.schema.shapes import (
@@ -31,6 +34,7 @@ from routine_grammar.grammar.unit_automaton import automaton_of
 MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
 MAX_COUNTED = 2_000  # places in an object that counts its properties
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
+MAX_FLOAT = Decimal(sys.float_info.max)
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
 
@@ -140,8 +144,7 @@ class Layout:
             raise SchemaError(message, pointer=kind.pointer)
         try:
             if not self._form.closed and isinstance(kind.value, int | float) and not isinstance(kind.value, bool):
-                bound = str(Decimal(str(kind.value)))
-                return self._leaves.leaf("NUMBER", JsonNumber(low=bound, high=bound))
+                return choice(*map(Literal, _number_spellings(kind.value)))
             return value_literal(kind.value, self._form)
         except GrammarError as error:
             raise SchemaError(str(error), pointer=kind.pointer) from error
@@ -165,7 +168,9 @@ class Layout:
         try:
             automaton = automaton_of(terminal.inner(with_length=is_short))
         except GrammarError as error:
-            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="pattern") from error
+            raise UnsupportedSchemaError(
+                f"'pattern' is not supported here: {error}", pointer=pointer, keyword="pattern"
+            ) from error
         if automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high):
             raise SchemaError("there is no string that the schema allows", pointer=pointer)
 
@@ -188,7 +193,9 @@ class Layout:
         try:
             is_empty = automaton_of(terminal.pattern()).is_empty
         except GrammarError as error:
-            raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="multipleOf") from error
+            raise UnsupportedSchemaError(
+                f"'multipleOf' is not supported here: {error}", pointer=kind.pointer, keyword="multipleOf"
+            ) from error
         if is_empty:
             raise SchemaError("there is no number that the schema allows", pointer=kind.pointer)
         return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal)
@@ -234,7 +241,9 @@ class Layout:
         try:
             others = self._others(kind, only_patterns=not is_free)
         except Undecided as error:
-            raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="patternProperties") from error
+            raise UnsupportedSchemaError(
+                f"'patternProperties' is not supported here: {error}", pointer=kind.pointer, keyword="patternProperties"
+            ) from error
         return self.object_of(members, others, kind.low, kind.high, kind.pointer)
 
     def _others(self, kind: Object, *, only_patterns: bool) -> Node | None:
@@ -247,7 +256,9 @@ class Layout:
             try:
                 is_none = automaton_of(terminal.inner(with_length=False)).is_empty
             except GrammarError as error:
-                raise UnsupportedSchemaError(str(error), pointer=kind.pointer, keyword="patternProperties") from error
+                raise UnsupportedSchemaError(
+                    f"'patternProperties' is not supported here: {error}", pointer=kind.pointer, keyword="patternProperties"
+                ) from error
             if not is_none:
                 plain = terminal == self._form.name.pattern
                 name = self._form.name if plain else self._leaves.leaf("NAME", terminal)
@@ -350,6 +361,18 @@ class Layout:
 
 def _listed(item: Node) -> Node:
     return sequence(item, Repeat(sequence(_COMMA, item)))
+
+
+def _number_spellings(value: float) -> list[str]:
+    """A number as a whole one, with a point, and as libraries write a float; zero with either sign."""
+    decimal = decimal_of(value)
+    texts = [json.dumps(value)]
+    if decimal == decimal.to_integral_value():
+        texts += [f"{decimal:.0f}", f"{decimal:.1f}"]
+    if abs(decimal) <= MAX_FLOAT and decimal_of(float(decimal)) == decimal:
+        texts.append(repr(float(decimal)))
+    texts = [text.removeprefix("-") if decimal == 0 else text for text in texts]
+    return list(dict.fromkeys([*texts, *(f"-{text}" for text in texts if decimal == 0)]))
 
 
 def _least_common(multiples: Any) -> Decimal:

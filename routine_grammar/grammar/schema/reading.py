@@ -42,6 +42,7 @@ from routine_grammar.grammar.schema.shapes import (
 )
 
 MAX_NESTING = 64
+MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than a second
 MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -83,6 +84,7 @@ class Reader:
         self._names: dict[int, str] = {}
         self._shapes: dict[str, Shape] = {}
         self._reading: set[str] = set()
+        self._emptied: dict[str, list[str]] = {}  # pointers of schemas that allow nothing, and by which keywords
         self._counts_evaluated = '"unevaluated' in json.dumps(root.schema)
 
     def named(self, place: Place, name: str) -> Named:
@@ -126,16 +128,30 @@ class Reader:
             return self._referred(place, "$ref")  # older drafts look at nothing beside it
         self._refuse_other_drafts(place)
         found = self._local(place, nesting)
+        if not found:
+            self._emptied.setdefault(place.pointer, [keyword for keyword in schema if keyword in _LOCAL])
         for keyword, read in _APPLICATORS.items():
             if keyword in schema:
                 try:
                     found = self.algebra.meet(found, read(self, place, nesting))
                 except Undecided as error:
                     raise unsupported(place, keyword, str(error)) from error
+                if not found:
+                    self._emptied.setdefault(place.pointer, [keyword])
         for keyword in ("unevaluatedProperties", "unevaluatedItems"):
             if keyword in schema:
                 found = self._unevaluated(found, place, keyword, nesting)
         return found
+
+    def nothing_allowed(self, place: Place) -> SchemaError:
+        """The error that tells of a schema which allows no value, and by which keywords."""
+        told = "the schema allows no value at all"
+        keywords = self._emptied.get(place.pointer, [])
+        if keywords:
+            told = f"no value is left that {' and '.join(map(repr, keywords))} allow{'s' * (len(keywords) == 1)}"
+        inner = next((pointer for pointer in self._emptied if pointer.startswith(f"{place.pointer}/")), None)
+        told += "" if inner is None else f"; there is none at {inner} either"
+        return SchemaError(told, pointer=f"{place.pointer}/{keywords[0]}" if len(keywords) == 1 else place.pointer)
 
     def _refuse_other_drafts(self, place: Place) -> None:
         for keyword, since in _SINCE.items():
@@ -262,10 +278,14 @@ class Reader:
         return self._values(place, "const", [place.schema["const"]])
 
     def _values(self, place: Place, keyword: str, values: list[Any]) -> Shape:
+        pointer = f"{place.pointer}/{keyword}"
         try:
-            return values_of(*values, pointer=f"{place.pointer}/{keyword}")
+            shape = values_of(*values, pointer=pointer)
         except ValueError as error:
-            raise SchemaError(str(error), pointer=f"{place.pointer}/{keyword}") from error
+            raise SchemaError(str(error), pointer=pointer) from error
+        if len(shape.kinds) > MAX_LISTED:
+            raise SchemaError(f"lists {len(shape.kinds)} values; the bound is {MAX_LISTED}", pointer=pointer)
+        return shape
 
     def _unevaluated(self, found: Shape, place: Place, keyword: str, nesting: int) -> Shape:
         """What is left where what no other keyword looked at has to be of a shape."""

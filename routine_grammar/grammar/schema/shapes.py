@@ -136,6 +136,8 @@ ANYTHING: Shape = Shape((Anything(),))
 
 def key_of(value: Any) -> str:
     """A text that is the same for equal JSON values. Raises `ValueError` for what is none, such as an infinite number."""
+    if isinstance(value, str):
+        return json.encoder.encode_basestring_ascii(value)
     return json.dumps(_canonical(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -198,10 +200,12 @@ def type_of_value(value: Any) -> str:
     return "array"
 
 
+_CONSTANTS = (value_kind(None), value_kind(True), value_kind(False))
+
+
 def everything(pointer: str = "") -> tuple[Kind, ...]:
     """Every value, by type."""
-    simple = (value_kind(None), value_kind(True), value_kind(False))
-    return (*simple, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
+    return (*_CONSTANTS, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
 
 
 def joined(*shapes: Shape) -> Shape:
