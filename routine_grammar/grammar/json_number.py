@@ -6,7 +6,7 @@ JavaScript write floats: then exponents alone order numbers, whatever their digi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -17,6 +17,7 @@ from routine_grammar.grammar.pattern import (
     NOTHING,
     Chars,
     Multiple,
+    Not,
     Pattern,
     Times,
     both,
@@ -83,6 +84,17 @@ def number_pattern(low: Bound | None, high: Bound | None, multiple: Decimal | No
     if low is not None or high is not None:
         shapes = [both(shapes[0], _within(low, high, _plain)), both(shapes[1], _within(low, high, _scientific))]
     return either(*shapes)
+
+
+def no_multiples(numbers: Sequence[Decimal]) -> Pattern:
+    """Spellings of numbers that are multiples of none of some; with an exponent only where all of those are integers.
+
+    What has a negative exponent behind one digit is less than 1, and no multiple of an integer. Raises as `number_pattern`.
+    """
+    plain = both(concat(_SIGN, _WHOLE, _FRACTION), *(Not(concat(_SIGN, _plain_multiples(each))) for each in numbers))
+    if any(each != each.to_integral_value() for each in numbers):
+        return plain
+    return either(plain, concat(_SIGN, _with_exponent(_ANY_DIGITS, _exponents(None, -1))))
 
 
 def _negated(bound: Bound | None) -> Bound | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.charset import CHARS, CharSet
-from routine_grammar.grammar.json_number import Bound, decimal_of, number_pattern
+from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
 from routine_grammar.grammar.pattern import (
     Both,
     Chars,
@@ -82,6 +82,7 @@ class JsonString:
 class JsonNumber:
     """A JSON number by its value: within bounds (decimal numbers; an open one is itself outside), a multiple, an integer.
 
+    `never`: decimal numbers that it is no multiple of.
     `form`: an expression that its spelling matches too, as those of turns do; empty: any spelling.
     """
 
@@ -91,6 +92,7 @@ class JsonNumber:
     high_is_open: bool = False
     multiple: str = ""
     is_integer: bool = False
+    never: tuple[str, ...] = ()
     form: str = ""
 
     def pattern(self) -> Pattern:
@@ -99,6 +101,8 @@ class JsonNumber:
         high = Bound(decimal_of(Decimal(self.high)), self.high_is_open) if self.high else None
         multiple = decimal_of(Decimal(self.multiple)) if self.multiple else None
         found = number_pattern(low, high, multiple, is_integer=self.is_integer)
+        if self.never:
+            found = both(found, no_multiples([decimal_of(Decimal(each)) for each in self.never]))
         return both(read_terminal(self.form), found) if self.form else found
 
 

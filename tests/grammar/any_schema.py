@@ -95,7 +95,13 @@ class Schemas:
         self._set(schema, "prefixItems", 0.2, lambda: prefix)
         self._set(schema, "minItems", 0.2, lambda: rng.randrange(3))
         self._set(schema, "maxItems", 0.2, lambda: rng.randrange(4))
-        self._set(schema, "unevaluatedItems", 0.03, lambda: False)
+        self._set(schema, "unevaluatedItems", 0.06, lambda: rng.choice((False, self.schema(depth + 2, referred))))
+        self._set(schema, "contains", 0.12, lambda: self.schema(depth + 2, referred))
+        if "contains" in schema:
+            self._set(schema, "minContains", 0.4, lambda: rng.randrange(3))
+            self._set(schema, "maxContains", 0.3, lambda: rng.randrange(1, 3))
+        if rng.random() < 0.08:
+            schema |= {"uniqueItems": True, "items": {"enum": [any_value(rng, 2) for _ in range(rng.randrange(1, 4))]}}
 
     def _string(self, schema: dict[str, Any], depth: int, referred: tuple[str, ...]) -> None:
         rng = self._rng

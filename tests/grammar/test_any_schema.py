@@ -145,6 +145,35 @@ def test_schemas_that_allow_nothing_say_so(schema: Any) -> None:
         schema_to_grammar(schema)
 
 
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"not": {"type": "integer"}}, ["1.5", "1e-07", '"1"', "null", "-0.25"], ["1", "1.0", "0", "-3"]),
+        ({"type": "number", "not": {"multipleOf": 0.25}}, ["0.1", "0.3"], ["0.5", "1", '"a"']),
+        ({"contains": {"const": 1}, "minContains": 2}, ["[1, 0, 1]", "[1, 1, 1.0]", "{}"], ["[1]", "[]", "[true, 1]"]),
+        ({"contains": {"type": "null"}, "maxContains": 1}, ["[null]", "[1, null, 2]"], ["[]", "[1]", "[null, null]"]),
+        ({"type": "array", "items": {"enum": [1, "a", None]}, "uniqueItems": True}, ['["a", 1, null]', "[]"], ["[1, 1.0]"]),
+        ({"type": "array", "not": {"items": {"type": "integer"}}}, ['[1, "a"]', "[null]"], ["[]", "[1, 2]", "null"]),
+        ({"enum": [[0], {"a": 1}]}, ["[0]", "[0.0]", "[-0]", '{"a": 1.0}'], ["[false]", '{"a": true}']),
+    ],
+)
+def test_what_is_counted_or_denied(schema: dict[str, Any], valid: list[str], invalid: list[str]) -> None:
+    automaton = Automaton(schema_to_grammar(schema))
+    for text in valid + invalid:
+        assert Draft202012Validator(schema).is_valid(json.loads(text)) is (text in valid)
+        assert automaton.accepts(text.encode()) is (text in valid), text
+
+
+def test_a_kind_without_values_leaves_the_others() -> None:
+    impossible = {"type": "string", "pattern": "^a{5}$", "maxLength": 4}
+    grammar = schema_to_grammar(
+        {"anyOf": [impossible, {"type": "array", "items": impossible}, {"properties": {"a": impossible}}]}
+    )
+    automaton = Automaton(grammar)
+    for text, expected in {'"a"': False, "[]": True, '["a"]': False, '{"b": 1}': True, '{"a": "a"}': False}.items():
+        assert automaton.accepts(text.encode()) is expected, text
+
+
 # Formats
 
 

@@ -323,7 +323,11 @@ def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None
         ({**OPEN, "additionalProperties": TEXT}, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
         ({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], **ENDLESS}, SchemaError, "no value of finite size"),
         ({"properties": {"a": {"type": "array", "minItems": 20_000}}}, GrammarTooLargeError, "the bound is 10000"),
-        ({"properties": {"a": {"type": "array", "contains": {}}}}, UnsupportedSchemaError, "'contains' is not supported"),
+        (
+            {"properties": {"a": {"type": "array", "uniqueItems": True}}},
+            UnsupportedSchemaError,
+            "'uniqueItems' is not supported",
+        ),
         ({"properties": {"a": {"enum": ["memory_x"]}}}, SchemaError, "choose another sigil"),
     ):
         with pytest.raises(error, match=message) as caught:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
+from routine_grammar.errors import SchemaError
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.pattern import Not, Pattern, both
 from routine_grammar.grammar.pattern_reader import read_search
@@ -22,6 +23,7 @@ from routine_grammar.grammar.schema.shapes import (
     NOTHING,
     Anything,
     Array,
+    Contained,
     Kind,
     Member,
     Named,
@@ -35,16 +37,22 @@ from routine_grammar.grammar.schema.shapes import (
     key_of,
     type_of,
     type_of_value,
+    values_of,
 )
 from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
+MAX_CONTAINED = 4  # shapes whose items are counted in one array
 MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
 
 
 class Undecided(Exception):
     """What can't be told or written exactly."""
+
+
+class NothingAllowed(SchemaError):
+    """A shape that turned out to have no value."""
 
 
 class Algebra:
@@ -115,10 +123,8 @@ class Algebra:
                 return number_holds(kind, value)
             case String():
                 return string_holds(kind, value)
-            case Array(prefix, rest, low, high, _):
-                shapes = [*prefix[: len(value)], *[rest] * (len(value) - len(prefix))]
-                sized = low <= len(value) and (high is None or len(value) <= high)
-                return sized and all(self.holds(shape, item) for shape, item in zip(shapes, value, strict=True))
+            case Array():
+                return self._array_holds(kind, value)
             case Object(members, _, names, low, high):
                 sized = low <= len(value) and (high is None or len(value) <= high)
                 return (
@@ -128,6 +134,16 @@ class Algebra:
                     and all(self.holds(self.of_name(kind, name), item) for name, item in value.items())
                 )
         raise AssertionError(kind)
+
+    def _array_holds(self, kind: Array, value: list[Any]) -> bool:
+        if len(value) < kind.low or (kind.high is not None and len(value) > kind.high):
+            return False
+        shapes = [*kind.prefix[: len(value)], *[kind.rest] * (len(value) - len(kind.prefix))]
+        for each in kind.contained:
+            count = sum(self.holds(each.shape, item) for item in value[each.start :])
+            if count < each.low or (each.high is not None and count > each.high):
+                return False
+        return all(self.holds(shape, item) for shape, item in zip(shapes, value, strict=True))
 
     # Objects
 
@@ -194,22 +210,44 @@ class Algebra:
     def _meet_arrays(self, one: Array, other: Array) -> Shape:
         pairs = zip_longest(one.prefix, other.prefix)
         prefix = tuple(self.meet(one.rest if mine is None else mine, other.rest if its is None else its) for mine, its in pairs)
-        rest, is_open = self.meet(one.rest, other.rest), one.is_open and other.is_open
-        high = _least(one.high, other.high)
-        return self.array(Array(prefix, rest, max(one.low, other.low), high, is_open, one.pointer))
+        rest, high = self.meet(one.rest, other.rest), _least(one.high, other.high)
+        contained = tuple(dict.fromkeys((*one.contained, *other.contained)))
+        looked_at = None if None in (one.looked_at, other.looked_at) else max(one.looked_at or 0, other.looked_at or 0)
+        return self.array(Array(prefix, rest, max(one.low, other.low), high, contained, looked_at, one.pointer))
 
     def array(self, kind: Array) -> Shape:
         """An array's shape; NOTHING where there is no such array."""
-        high = kind.high
+        low, high = kind.low, kind.high
         if not self.may_be(kind.rest):
             high = _least(high, len(kind.prefix))
+        for each in kind.contained:
+            if (each.high is not None and each.low > each.high) or (each.low and not self.may_be(each.shape)):
+                return NOTHING
+            low = max(low, each.start + each.low) if each.low else low
         for place, shape in enumerate(kind.prefix):
             if not self.may_be(shape):
                 high = _least(high, place)
                 break
-        if high is not None and kind.low > high:
+        if high is not None and low > high:
             return NOTHING
-        return Shape((replace(kind, high=high, prefix=kind.prefix if high is None else kind.prefix[:high]),))
+        return Shape((replace(kind, low=low, high=high, prefix=kind.prefix if high is None else kind.prefix[:high]),))
+
+    def classes(self, shape: Shape, contained: list[Contained]) -> list[tuple[tuple[bool, ...], Shape]]:
+        """A shape's values by which of some other shapes they are of, too, each value in one class."""
+        kinds = self.opened(shape).kinds if shape != ANYTHING else shape.kinds
+        if all(isinstance(kind, Value) for kind in kinds):
+            found: dict[tuple[bool, ...], list[Kind]] = {}
+            for kind in kinds:
+                held = tuple(self.holds(each.shape, kind.value) for each in contained if isinstance(kind, Value))
+                found.setdefault(held, []).append(kind)
+            return [(held, Shape(tuple(some))) for held, some in found.items()]
+        if len(contained) > MAX_CONTAINED:
+            raise Undecided(f"items by more than {MAX_CONTAINED} shapes")
+        classes: list[tuple[tuple[bool, ...], Shape]] = [((), shape)]
+        for each in contained:
+            sides = ((True, each.shape), (False, self.denied(each.shape)))
+            classes = [((*held, side), self.meet(some, what)) for held, some in classes for side, what in sides]
+        return [(held, some) for held, some in classes if self.may_be(some)]
 
     def _meet_objects(self, one: Object, other: Object) -> Shape:
         mine, others = one.declared, other.declared
@@ -296,11 +334,12 @@ class Algebra:
         match kind:
             case Value(_, value):
                 return joined(others, self._other_values(kind, value))
-            case Number(low, high, multiples, is_integer):
-                if multiples or is_integer:
-                    raise Undecided("numbers that are no multiples")
+            case Number(low, high, multiples, is_integer, never):
                 outside = [] if low is None else [Number(high=Bound(low.value, not low.is_open))]
                 outside += [Number(low=Bound(high.value, not high.is_open))] if high is not None else []
+                outside += [Number(never=frozenset((multiple,))) for multiple in sorted(multiples)]
+                outside += [Number(never=frozenset((Decimal(1),)))] if is_integer else []
+                outside += [Number(multiples=frozenset((multiple,))) for multiple in sorted(never)]
                 return joined(others, Shape(tuple(outside)))
             case String(found, never, low, high):
                 ways = [String(never=frozenset((pattern,))) for pattern in sorted(found)]
@@ -308,8 +347,8 @@ class Algebra:
                 ways += [String(high=low - 1)] if low else []
                 ways += [String(low=high + 1)] if high is not None else []
                 return joined(others, Shape(tuple(ways)))
-            case Array(prefix, rest, low, high, _):
-                return joined(others, self._denied_array(prefix, rest, low, high))
+            case Array():
+                return joined(others, self._denied_array(kind))
             case Object():
                 return joined(others, self._denied_object(kind))
         raise AssertionError(kind)
@@ -326,21 +365,28 @@ class Algebra:
                 return Shape((Number(high=Bound(number, True)), Number(low=Bound(number, True))))
             case str():
                 return Shape((String(never=frozenset((_one_of([value]),))),))
-            case [] | {}:
-                return Shape((Array(low=1),)) if value == [] else Shape((Object(low=1),))
-        raise Undecided("a list or an object that is not equal to a value")
+            case list():
+                return self._denied_array(Array(tuple(map(values_of, value)), NOTHING, len(value), len(value)))
+            case dict() if not value:
+                return Shape((Object(low=1),))
+        raise Undecided("an object that is not equal to a value")
 
-    def _denied_array(self, prefix: tuple[Shape, ...], rest: Shape, low: int, high: int | None) -> Shape:
-        ways = [Array(high=low - 1)] if low else []
-        ways += [Array(low=high + 1)] if high is not None else []
-        for place, shape in enumerate(prefix):
+    def _denied_array(self, kind: Array) -> Shape:
+        ways = [Array(high=kind.low - 1)] if kind.low else []
+        ways += [Array(low=kind.high + 1)] if kind.high is not None else []
+        for place, shape in enumerate(kind.prefix):
             if shape != ANYTHING:
                 before = (ANYTHING,) * place
                 ways.append(Array(prefix=(*before, self.denied(shape)), low=place + 1))
-        if rest not in (ANYTHING, NOTHING):
-            raise Undecided("arrays in which some item is of another kind")
-        if rest == NOTHING:
-            ways.append(Array(low=len(prefix) + 1))
+        own = len(kind.prefix)
+        if kind.rest == NOTHING:
+            ways.append(Array(low=own + 1))
+        elif kind.rest != ANYTHING:
+            ways.append(Array(contained=(Contained(self.denied(kind.rest), start=own),)))
+        for each in kind.contained:
+            ways += [Array(contained=(replace(each, low=0, high=each.low - 1, looked_at=False),))] if each.low else []
+            if each.high is not None:
+                ways.append(Array(contained=(replace(each, low=each.high + 1, high=None, looked_at=False),)))
         return Shape(tuple(kind for way in ways for kind in self.array(way).kinds))
 
     def _denied_object(self, kind: Object) -> Shape:
@@ -380,6 +426,8 @@ def number_holds(kind: Number, value: float) -> bool:
         return False
     if kind.is_integer and number.denominator != 1:
         return False
+    if any((number / Fraction(multiple)).denominator == 1 for multiple in kind.never):
+        return False
     return all((number / Fraction(multiple)).denominator == 1 for multiple in kind.multiples)
 
 
@@ -394,8 +442,11 @@ def _meet_numbers(one: Number, other: Number) -> Shape:
     high = _tighter(one.high, other.high, min)
     if _is_crossed(low, high):
         return NOTHING
-    integer = one.is_integer or other.is_integer
-    return Shape((Number(low, high, one.multiples | other.multiples, integer, one.pointer),))
+    integer, never = one.is_integer or other.is_integer, one.never | other.never
+    multiples = one.multiples | other.multiples
+    if multiples & never or (integer and 1 in never):
+        return NOTHING
+    return Shape((Number(low, high, multiples, integer, never, one.pointer),))
 
 
 def _is_crossed(low: Bound | None, high: Bound | None) -> bool:

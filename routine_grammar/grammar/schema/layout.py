@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import gcd
@@ -14,7 +14,8 @@ from typing import Any
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import decimal_of
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
-from routine_grammar.grammar.schema.algebra import Algebra, Undecided
+from routine_grammar.grammar.schema.algebra import Algebra, NothingAllowed, Undecided
+from routine_grammar.grammar.schema.containing import array_of
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     Anything,
@@ -82,11 +83,25 @@ class Layout:
         return made
 
     def node(self, shape: Shape) -> Node:
-        """The texts of a shape's values. Raises `SchemaError` where there are none."""
-        kinds = [kind for kind in shape.kinds if self._algebra.may_be(Shape((kind,)))]
-        if not kinds:
-            raise SchemaError("no value is left that the schema allows")
-        return choice(*map(self._kind, kinds))
+        """The texts of a shape's values. Raises `NothingAllowed` where there are none."""
+        ways: list[Node] = []
+        nothing = NothingAllowed("no value is left that the schema allows")
+        for kind in shape.kinds:
+            if self._algebra.may_be(Shape((kind,))):
+                try:
+                    ways.append(self._kind(kind))
+                except NothingAllowed as error:
+                    nothing = error
+        if not ways:
+            raise nothing
+        return choice(*ways)
+
+    def node_if_any(self, shape: Shape) -> Node | None:
+        """The texts of a shape's values; None where there are none."""
+        try:
+            return self.node(shape)
+        except NothingAllowed:
+            return None
 
     def _kind(self, kind: Kind) -> Node:
         match kind:
@@ -143,11 +158,26 @@ class Layout:
             message = f"{kind.value!r:.80} begins with the sigil {self._form.sigil!r}: choose another sigil, such as 'key_'"
             raise SchemaError(message, pointer=kind.pointer)
         try:
-            if not self._form.closed and isinstance(kind.value, int | float) and not isinstance(kind.value, bool):
-                return choice(*map(Literal, _number_spellings(kind.value)))
-            return value_literal(kind.value, self._form)
+            return value_literal(kind.value, self._form) if self._form.closed else self._any_spelling(kind.value)
         except GrammarError as error:
             raise SchemaError(str(error), pointer=kind.pointer) from error
+
+    def _any_spelling(self, value: Any) -> Node:
+        """The spellings of one value, those of the numbers in it too."""
+        match value:
+            case bool():
+                return value_literal(value, self._form)
+            case int() | float():
+                return choice(*map(Literal, _number_spellings(value)))
+            case list() if value:
+                return sequence(Literal("["), *_separated(map(self._any_spelling, value)), Literal("]"))
+            case dict() if value:
+                named = (
+                    sequence(value_literal(name, self._form), Literal(": "), self._any_spelling(item))
+                    for name, item in value.items()
+                )
+                return sequence(Literal("{"), *_separated(named), Literal("}"))
+        return value_literal(value, self._form)
 
     def string(self, kind: String) -> Node:
         """The spellings of some strings."""
@@ -172,11 +202,11 @@ class Layout:
                 f"'pattern' is not supported here: {error}", pointer=pointer, keyword="pattern"
             ) from error
         if automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high):
-            raise SchemaError("there is no string that the schema allows", pointer=pointer)
+            raise NothingAllowed("there is no string that the schema allows", pointer=pointer)
 
     def _number(self, kind: Number) -> Node:
         usual = self._form.integer if kind.is_integer else self._form.number
-        if kind.low is None and kind.high is None and not kind.multiples:
+        if kind.low is None and kind.high is None and not kind.multiples and not kind.never:
             return usual
         form = usual.pattern if self._form.closed else ""
         assert isinstance(form, str)
@@ -188,6 +218,7 @@ class Layout:
             high_is_open=high is not None and high.is_open,
             multiple=str(_least_common(kind.multiples)) if kind.multiples else "",
             is_integer=kind.is_integer,
+            never=tuple(map(str, sorted(kind.never))),
             form=form,
         )
         try:
@@ -197,7 +228,7 @@ class Layout:
                 f"'multipleOf' is not supported here: {error}", pointer=kind.pointer, keyword="multipleOf"
             ) from error
         if is_empty:
-            raise SchemaError("there is no number that the schema allows", pointer=kind.pointer)
+            raise NothingAllowed("there is no number that the schema allows", pointer=kind.pointer)
         return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal)
 
     # Arrays and objects
@@ -205,22 +236,34 @@ class Layout:
     def _array(self, kind: Array) -> Node:
         if kind.high == 0:
             return Literal("[]")
+        if kind.contained:
+            return array_of(kind, self._algebra, self)
         if not kind.prefix and kind.rest == ANYTHING and not kind.low and kind.high is None:
             self._any_value()
             return Call(self._any["array"])
         own = len(kind.prefix)
         most = None if kind.high is None else max(kind.high - own, 0)
         tail: Node = EMPTY
-        if self._algebra.may_be(kind.rest) and most != 0:
-            item = self.called("item", self.node(kind.rest))
+        each = self.node_if_any(kind.rest) if most != 0 else None
+        if each is None and kind.low > own:
+            raise NothingAllowed("there is no item that the schema allows", pointer=kind.pointer)
+        if each is None and not own:
+            return Literal("[]")
+        if each is not None:
+            item = self.called("item", each)
             if not own:
                 more = Repeat(sequence(_COMMA, item), max(kind.low - 1, 0), None if most is None else most - 1)
                 filled = sequence(item, more)
                 return sequence(Literal("["), filled if kind.low else Optional(filled), Literal("]"))
             tail = Repeat(sequence(_COMMA, item), max(kind.low - own, 0), most)
         for place in range(own - 1, -1, -1):
-            item = self.node(kind.prefix[place])
-            tail = sequence(_COMMA, item, tail) if place else sequence(item, tail)
+            first = self.node_if_any(kind.prefix[place])
+            if first is None:
+                if place < kind.low:
+                    raise NothingAllowed("there is no item that the schema allows", pointer=kind.pointer)
+                tail = EMPTY
+                continue
+            tail = sequence(_COMMA, first, tail) if place else sequence(first, tail)
             if place >= kind.low:
                 tail = Optional(tail)
             if place % _MEMBERS_A_RULE == _MEMBERS_A_RULE - 1:
@@ -234,8 +277,10 @@ class Layout:
             return Call(self._any["object"])
         members = []
         for name, member in kind.members:
-            if self._algebra.may_be(member.shape):
-                members.append((name, self.node(member.shape), member.required))
+            if member.required:
+                members.append((name, self.node(member.shape), True))
+            elif (node := self.node_if_any(member.shape)) is not None:
+                members.append((name, node, False))
         # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
         is_free = not closed or not any(member.declared for _, member in kind.members)
         try:
@@ -259,10 +304,11 @@ class Layout:
                 raise UnsupportedSchemaError(
                     f"'patternProperties' is not supported here: {error}", pointer=kind.pointer, keyword="patternProperties"
                 ) from error
-            if not is_none:
+            value = None if is_none else self.node_if_any(shape)
+            if value is not None:
                 plain = terminal == self._form.name.pattern
                 name = self._form.name if plain else self._leaves.leaf("NAME", terminal)
-                ways.append(sequence(name, Literal(": "), self.node(shape)))
+                ways.append(sequence(name, Literal(": "), value))
         return self.called("property", choice(*ways)) if ways else None
 
     def object_of(
@@ -330,7 +376,7 @@ class Layout:
                     ways.append(without)
                 follows.append(self.called("properties", choice(*ways)) if ways else None)
         if follows[0] is None:
-            raise SchemaError("no object has so few or so many properties", pointer=pointer)
+            raise NothingAllowed("no object has so few or so many properties", pointer=pointer)
         return sequence(Literal("{"), follows[0], Literal("}"))
 
     def _tail(self, others: Node | None, count: int, low: int, high: int | None) -> Node | None:
@@ -357,6 +403,10 @@ class Layout:
             constants = (Literal("true"), Literal("false"), Literal("null"))
             self._rules[value.rule] = choice(obj, array, form.string, form.number, *constants)
         return Call(self._any["value"])
+
+
+def _separated(items: Iterable[Node]) -> list[Node]:
+    return [part for place, item in enumerate(items) for part in ((_COMMA, item) if place else (item,))]
 
 
 def _listed(item: Node) -> Node:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from routine_grammar.errors import SchemaError
@@ -27,6 +28,7 @@ from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     NOTHING,
     Array,
+    Contained,
     Kind,
     Layer,
     Member,
@@ -34,6 +36,7 @@ from routine_grammar.grammar.schema.shapes import (
     Object,
     Shape,
     String,
+    Value,
     everything,
     joined,
     type_of,
@@ -43,6 +46,7 @@ from routine_grammar.grammar.schema.shapes import (
 
 MAX_NESTING = 64
 MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than a second
+MAX_UNIQUE = 10  # values of which each comes once: every set of them is a state
 MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -296,14 +300,22 @@ class Reader:
             match kind:
                 case Object() if keyword == "unevaluatedProperties":
                     kinds += algebra.object(self._sealed_object(kind, inner)).kinds
-                case Array() if keyword == "unevaluatedItems" and kind.is_open:
-                    sealed = Array(kind.prefix, algebra.meet(kind.rest, inner), kind.low, kind.high, False, kind.pointer)
-                    kinds += algebra.array(sealed).kinds
+                case Array() if keyword == "unevaluatedItems":
+                    kinds += algebra.array(self._sealed_array(kind, inner)).kinds
                 case _ if type_of(kind) in ("object", "array") and not isinstance(kind, Object | Array):
                     raise unsupported(place, keyword, "beside listed objects or arrays it is not supported")
                 case _:
                     kinds.append(kind)
         return Shape(tuple(kinds))
+
+    def _sealed_array(self, kind: Array, inner: Shape) -> Array:
+        if kind.looked_at is None:
+            return kind
+        meet, looked_at = self.algebra.meet, kind.looked_at
+        inner = joined(inner, *(each.shape for each in kind.contained if each.looked_at))
+        prefix = [*kind.prefix, *[kind.rest] * (looked_at - len(kind.prefix))]
+        sealed = tuple(shape if place < looked_at else meet(shape, inner) for place, shape in enumerate(prefix))
+        return replace(kind, prefix=sealed, rest=meet(kind.rest, inner), looked_at=None)
 
     def _sealed_object(self, kind: Object, inner: Shape) -> Object:
         if any(layer.rest is not None for layer in kind.layers):
@@ -364,22 +376,39 @@ class Reader:
         schema = place.schema
         low, high = count_of(place, "minItems") or 0, count_of(place, "maxItems")
         prefix: tuple[Shape, ...] = ()
-        rest, is_open = ANYTHING, True
+        rest, looked_at = ANYTHING, 0 if self._counts_evaluated else None
         of_prefix = "prefixItems" if place.is_from(202012) else "items" if isinstance(schema.get("items"), list) else ""
         of_rest = "additionalItems" if of_prefix == "items" else "items"
         if of_prefix and of_prefix in schema:
             if not isinstance(schema[of_prefix], list):
                 raise malformed(place, of_prefix, "a list of schemas")
             prefix = tuple(self.shape(place.at(of_prefix, number), nesting + 1) for number in range(len(schema[of_prefix])))
+            looked_at = len(prefix) if self._counts_evaluated else None
         if of_rest in schema:
             if isinstance(schema[of_rest], list):
                 raise unsupported(place, of_rest, "a list of schemas is `prefixItems` in this draft")
-            rest, is_open = self.shape(place.at(of_rest), nesting + 1), False
+            rest, looked_at = self.shape(place.at(of_rest), nesting + 1), None
+        contained = self._contained(place, nesting)
         if schema.get("uniqueItems", False) is not False and (high is None or high > 1):
-            raise unsupported(place, "uniqueItems", "items that differ from each other are not supported")
-        if "contains" in schema:
-            raise unsupported(place, "contains", "it is not supported")
-        return list(self.algebra.array(Array(prefix, rest, low, high, is_open, place.pointer)).kinds)
+            contained += self._unique(place, joined(*prefix, rest))
+        return list(self.algebra.array(Array(prefix, rest, low, high, contained, looked_at, place.pointer)).kinds)
+
+    def _contained(self, place: Place, nesting: int) -> tuple[Contained, ...]:
+        """What `contains` says of an array; before 2019-09 one item was enough, and since 2020-12 it counts as evaluated."""
+        if "contains" not in place.schema:
+            return ()
+        low, high = (count_of(place, "minContains"), count_of(place, "maxContains")) if place.is_from(201909) else (1, None)
+        low = 1 if low is None else low
+        shape = self.shape(place.at("contains"), nesting + 1)
+        looked_at = self._counts_evaluated and place.is_from(202012)
+        return (Contained(shape, low, high, 0, looked_at),) if low or high is not None or looked_at else ()
+
+    def _unique(self, place: Place, items: Shape) -> tuple[Contained, ...]:
+        """That no item comes twice, where each is one of a few values."""
+        kinds = dict.fromkeys(self.algebra.opened(items).kinds)
+        if not all(isinstance(kind, Value) for kind in kinds) or len(kinds) > MAX_UNIQUE:
+            raise unsupported(place, "uniqueItems", f"it is for items of at most {MAX_UNIQUE} listed values")
+        return tuple(Contained(Shape((kind,)), 0, 1) for kind in kinds)
 
     def _object(self, place: Place, nesting: int) -> list[Kind]:
         schema = place.schema

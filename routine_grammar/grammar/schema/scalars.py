@@ -40,7 +40,7 @@ def number_of(place: Place, meet: Meet, *, is_integer: bool) -> list[Kind]:
         if multiple <= 0:
             raise malformed(place, "multipleOf", "a number above 0")
         multiples = frozenset((multiple,))
-    kind = Number(low, high, multiples, is_integer, place.pointer)
+    kind = Number(low, high, multiples, is_integer, pointer=place.pointer)
     name = schema.get("format")
     if is_integer and name in INTEGERS:
         most = 2 ** INTEGERS[name]

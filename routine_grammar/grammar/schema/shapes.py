@@ -30,12 +30,13 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Numbers within bounds, multiples of all of these, or integers."""
+    """Numbers within bounds, multiples of all of `multiples` and of none of `never`, perhaps integers alone."""
 
     low: Bound | None = None
     high: Bound | None = None
     multiples: frozenset[Decimal] = frozenset()
     is_integer: bool = False
+    never: frozenset[Decimal] = frozenset()
     pointer: str = field(default="", compare=False)
 
 
@@ -51,17 +52,32 @@ class String:
 
 
 @dataclass(frozen=True, slots=True)
+class Contained:
+    """How many items of an array, those before `start` not counted, are of a shape: `low` to `high`.
+
+    `looked_at`: no such item counts as unevaluated.
+    """
+
+    shape: Shape
+    low: int = 1
+    high: int | None = None
+    start: int = 0
+    looked_at: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Array:
     """Arrays of `low` to `high` items: the first ones of the shapes of `prefix`, the others of `rest`.
 
-    `is_open`: no schema says anything of the others.
+    `looked_at`: how many of the first items some schema has as its own; None: all. Only kept where that matters.
     """
 
     prefix: tuple[Shape, ...] = ()
     rest: Shape = field(default_factory=_anything)
     low: int = 0
     high: int | None = None
-    is_open: bool = True
+    contained: tuple[Contained, ...] = ()
+    looked_at: int | None = 0
     pointer: str = field(default="", compare=False)
 
 
