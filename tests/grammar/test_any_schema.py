@@ -167,7 +167,7 @@ def test_what_is_counted_or_denied(schema: dict[str, Any], valid: list[str], inv
 def test_a_kind_without_values_leaves_the_others() -> None:
     impossible = {"type": "string", "pattern": "^a{5}$", "maxLength": 4}
     grammar = schema_to_grammar(
-        {"anyOf": [impossible, {"type": "array", "items": impossible}, {"properties": {"a": impossible}}]}
+        {"anyOf": [impossible, {"type": "array", "items": impossible}, {"type": "object", "properties": {"a": impossible}}]}
     )
     automaton = Automaton(grammar)
     for text, expected in {'"a"': False, "[]": True, '["a"]': False, '{"b": 1}': True, '{"a": "a"}': False}.items():
