@@ -1,14 +1,17 @@
 """Lark text to grammar tree, read by Lark's own meta-grammar: user grammars and the dialect templates of `grammars/`.
 
 A terminal of one regular expression is a leaf; one whose name ends in `_MARKER` is a marker; others are rules in capitals.
-What has no counterpart in the tree (`%ignore`, imports, templates, flags) is declined by name.
+Each use of a template with other arguments is a rule of its own; `%import` takes rules and terminals of the fragments under
+`grammars/`. What has no counterpart in the tree (`%ignore`, `%declare`, `%override`) is declined by name.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from lark import Lark, Token, Tree
@@ -16,9 +19,27 @@ from lark.exceptions import UnexpectedInput
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.lark_text import MARKER_SUFFIX
-from routine_grammar.grammar.tree import Call, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, choice, sequence, walk
+from routine_grammar.grammar.pattern_reader import read_terminal
+from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Grammar,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+    choice,
+    reachable,
+    sequence,
+    walk,
+)
 
 MAX_LARK_CHARS = 4 * 2**20
+MAX_INSTANCES = 1_000  # rules that templates become
 
 
 @cache
@@ -33,18 +54,7 @@ def read_lark(text: str, holes: frozenset[str] = frozenset()) -> Grammar:
     """
     if len(text) > MAX_LARK_CHARS:
         raise GrammarTooLargeError(f"a Lark grammar has {len(text)} characters; the bound is {MAX_LARK_CHARS}")
-    try:
-        parsed = _meta_parser().parse(text.rstrip() + "\n")
-    except UnexpectedInput as error:
-        raise GrammarError(
-            f"not Lark, at line {error.line}, column {error.column}: {error.get_context(text).strip()}"
-        ) from error
-    except RecursionError as error:
-        raise GrammarTooLargeError("the Lark grammar is nested too deep") from error
-    try:
-        rules = _Reader().rules(parsed)
-    except RecursionError as error:
-        raise GrammarTooLargeError("the Lark grammar is nested too deep") from error
+    rules = _read(text).rules
     if "start" not in rules:
         raise GrammarError("the Lark grammar has no rule `start`")
     calls_start = any(node == Call("start") for tree in rules.values() for node in walk(tree))
@@ -52,35 +62,102 @@ def read_lark(text: str, holes: frozenset[str] = frozenset()) -> Grammar:
     return Grammar(root, {**rules, **{hole: Literal("") for hole in holes - set(rules)}})
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a Lark text defines: rules with their trees, and the terminals that stand in their users as leaves or markers."""
+
+    rules: dict[str, Node]
+    terminals: dict[str, Leaf | Marker]
+
+
+def _read(text: str) -> _Read:
+    try:
+        parsed = _meta_parser().parse(text.rstrip() + "\n")
+        return _Reader().read(parsed)
+    except UnexpectedInput as error:
+        raise GrammarError(
+            f"not Lark, at line {error.line}, column {error.column}: {error.get_context(text).strip()}"
+        ) from error
+    except RecursionError as error:
+        raise GrammarTooLargeError("the Lark grammar is nested too deep") from error
+
+
+@cache
+def _fragment(name: str) -> _Read | None:
+    file = files("routine_grammar") / "grammars" / "fragments" / f"{name}.lark"
+    return _read(file.read_text(encoding="utf-8")) if name in fragment_names() else None
+
+
+def fragment_names() -> tuple[str, ...]:
+    """The fragments that `%import` knows."""
+    folder = files("routine_grammar") / "grammars" / "fragments"
+    return tuple(sorted(file.name.removesuffix(".lark") for file in folder.iterdir() if file.name.endswith(".lark")))
+
+
 class _Reader:
     def __init__(self) -> None:
-        self._bodies: dict[str, Any] = {}
+        self._rules: dict[str, Node] = {}
+        self._bodies: dict[str, Any] = {}  # of terminals
         self._terminals: dict[str, Node | None] = {}
+        self._templates: dict[str, tuple[tuple[str, ...], Any]] = {}
+        self._instances: dict[tuple[str, tuple[Node, ...]], str] = {}
+        self._given: dict[str, Node] = {}  # the arguments of the template that is being read
+        self._taken = set[str]()
 
-    def rules(self, parsed: Tree[Token]) -> dict[str, Node]:
-        """Every rule with its tree; terminals that are leaves or markers stand in their users."""
+    def read(self, parsed: Tree[Token]) -> _Read:
+        """Everything that a parsed text defines."""
         items = [item for item in parsed.children if isinstance(item, Tree)]
-        names = set[str]()
         for item in items:
-            if item.data not in ("rule", "token"):
-                statement = item.data.removeprefix("multi_").removesuffix("_rule")
-                raise GrammarError(f"{_line(item)}: %{statement} is not supported")
-            name, parameters, body = str(item.children[0]).lstrip("?!"), item.children[1], item.children[-1]
-            if isinstance(parameters, Tree) and any(child is not None for child in parameters.children):
-                raise GrammarError(f"{_line(item)}: {name} is a template; templates are not supported")
-            if name in names:
-                raise GrammarError(f"{_line(item)}: {name} is defined twice")
-            names.add(name)
-            if item.data == "token":
-                self._bodies[name] = body
-        found: dict[str, Node] = {}
+            match item.data:
+                case "rule" | "token":
+                    self._declare(item)
+                case "import" | "multi_import":
+                    self._import(item)
+                case other:
+                    raise GrammarError(f"{_line(item)}: %{other.removesuffix('_rule')} is not supported")
         for item in items:
-            name = str(item.children[0]).lstrip("?!")
-            if item.data == "rule":
-                found[name] = self._node(item.children[-1])
-            elif not isinstance(terminal := self._terminal(name), Leaf | Marker):
-                found[name] = terminal
-        return found
+            name = _name(item.children[0])
+            if item.data == "rule" and name not in self._templates:
+                self._rules[name] = self._node(item.children[-1])
+        for name in self._bodies:
+            if not isinstance(terminal := self._terminal(name), Leaf | Marker):
+                self._rules[name] = terminal
+        terminals = {name: node for name, node in self._terminals.items() if isinstance(node, Leaf | Marker)}
+        return _Read(self._rules, terminals)
+
+    def _take(self, name: str, item: Tree[Token]) -> None:
+        if name in self._taken:
+            raise GrammarError(f"{_line(item)}: {name} is defined twice")
+        self._taken.add(name)
+
+    def _declare(self, item: Tree[Token]) -> None:
+        name, parameters, body = _name(item.children[0]), item.children[1], item.children[-1]
+        self._take(name, item)
+        named = tuple(str(child) for child in getattr(parameters, "children", ()) if child is not None)
+        if named:
+            self._templates[name] = named, body
+        elif item.data == "token":
+            self._bodies[name] = body
+
+    def _import(self, item: Tree[Token]) -> None:
+        """Take names of a fragment; what these call comes along, under names that begin with the fragment's."""
+        path, names = _parts(item.children[0]), _parts(item.children[1])
+        wanted = [(name, name) for name in names] if item.data == "multi_import" else [(path[-1], (names or path)[-1])]
+        where = "".join(path if item.data == "multi_import" else path[:-1]).removesuffix(".")
+        fragment = _fragment(where)
+        if fragment is None:
+            raise GrammarError(f"{_line(item)}: there is no fragment {where!r:.80}; there are {', '.join(fragment_names())}")
+        for name, alias in wanted:
+            self._take(alias, item)
+            if name in fragment.terminals:
+                terminal = fragment.terminals[name]
+                self._terminals[alias] = Leaf(alias, terminal.pattern) if isinstance(terminal, Leaf) else terminal
+            elif name in fragment.rules:
+                self._rules[alias] = _moved(fragment.rules[name], where)
+                called = reachable(fragment.rules[name], fragment.rules)
+                self._rules |= {_longer(where, rule): _moved(node, where) for rule, node in called.items()}
+            else:
+                raise GrammarError(f"{_line(item)}: fragment {where!r} has no {name!r:.80}")
 
     def _terminal(self, name: str) -> Node:
         if name not in self._terminals:
@@ -95,6 +172,29 @@ class _Reader:
         if terminal is None:
             raise GrammarError(f"{_line(self._bodies[name])}: terminal {name} is defined by itself")
         return terminal
+
+    def _instance(self, item: Tree[Token]) -> Node:
+        """A use of a template: a call of the rule that its arguments make of it."""
+        (name,), arguments = _parts(item.children[0]), tuple(map(self._node, item.children[1:]))
+        if name not in self._templates:
+            raise GrammarError(f"{_line(item)}: there is no template {name!r:.80}")
+        parameters, body = self._templates[name]
+        if len(arguments) != len(parameters):
+            raise GrammarError(f"{_line(item)}: template {name} takes {len(parameters)} arguments, got {len(arguments)}")
+        if (name, arguments) not in self._instances:
+            if len(self._instances) >= MAX_INSTANCES:
+                raise GrammarTooLargeError(f"{_line(item)}: templates become more than {MAX_INSTANCES} rules, the bound")
+            number = len(self._instances) + 1
+            while (rule := f"{name}_{number}") in self._taken:
+                number += 1
+            self._taken.add(rule)
+            self._instances[name, arguments] = rule
+            given, self._given = self._given, dict(zip(parameters, arguments, strict=True))
+            try:
+                self._rules[rule] = self._node(body)
+            finally:
+                self._given = given
+        return Call(self._instances[name, arguments])
 
     def _node(self, item: Any) -> Node:
         if not isinstance(item, Tree):
@@ -111,15 +211,61 @@ class _Reader:
             case "maybe":
                 return Optional(self._node(item.children[0]))
             case "name":
-                name = str(item.children[0])
-                node = self._terminal(name) if name in self._bodies else None
-                return node if isinstance(node, Leaf | Marker) else Call(name)
+                return self._named(str(item.children[0]), item)
+            case "template_usage":
+                return self._instance(item)
             case "literal":
                 return _literal(item.children[0])
             case "literal_range":
                 return _range(*item.children)
             case other:
                 raise GrammarError(f"{_line(item)}: {other} is not supported")
+
+    def _named(self, name: str, item: Tree[Token]) -> Node:
+        if name in self._given:
+            return self._given[name]
+        if name in self._templates:
+            raise GrammarError(f"{_line(item)}: {name} is a template, and takes {len(self._templates[name][0])} arguments")
+        node = self._terminal(name) if name in self._bodies or name in self._terminals else None
+        return node if isinstance(node, Leaf | Marker) else Call(name)
+
+
+def _parts(tree: Any) -> list[str]:
+    """The names, and dots, of an import."""
+    if tree is None:
+        return []
+    if tree.data == "name":
+        return [str(tree.children[0])]
+    return [part for child in tree.children for part in (_parts(child) if isinstance(child, Tree) else [str(child)])]
+
+
+def _name(token: Any) -> str:
+    """A name without the marks that only matter to trees."""
+    return str(token).lstrip("?!")
+
+
+def _longer(where: str, name: str) -> str:
+    """The name that a rule or terminal of a fragment has elsewhere; capitals stay what tells terminals."""
+    return f"{where.upper() if name.isupper() else where}__{name}"
+
+
+def _moved(node: Node, where: str) -> Node:
+    """A node of a fragment in another grammar: what it calls, and its leaves, by longer names."""
+    match node:
+        case Call(rule):
+            return Call(_longer(where, rule))
+        case Leaf(name, pattern):
+            return Leaf(_longer(where, name), pattern)
+        case Sequence(items):
+            return sequence(*(_moved(item, where) for item in items))
+        case Choice(items):
+            return choice(*(_moved(item, where) for item in items))
+        case Optional(item):
+            return Optional(_moved(item, where))
+        case Repeat(item, low, high):
+            return Repeat(_moved(item, where), low, high)
+        case _:
+            return node
 
 
 def _line(item: Tree[Token]) -> str:
@@ -128,11 +274,20 @@ def _line(item: Tree[Token]) -> str:
 
 def _literal(token: Any) -> Node:
     if token.type == "STRING":
-        return Literal(_string(token))
+        text = _string(token)
+        if not str(token).endswith("i") or text.lower() == text.upper():
+            return Literal(text)
+        return Leaf(f"TEXT_{token.line}_{token.column}", f"(?i:{escape(text)})")
     body, _, flags = str(token)[1:].rpartition("/")
-    if flags:
-        raise GrammarError(f"line {token.line}: flags {flags!r} of a regular expression are not supported")
-    return Leaf(f"PATTERN_{token.line}_{token.column}", body.replace("\\/", "/"))
+    body = body.replace("\\/", "/")
+    pattern = f"(?{flags}:{body})" if flags else body
+    try:
+        read_terminal(pattern)
+    except GrammarTooLargeError as error:
+        raise GrammarTooLargeError(f"line {token.line}: {error}") from error
+    except GrammarError as error:
+        raise GrammarError(f"line {token.line}: {error}") from error
+    return Leaf(f"PATTERN_{token.line}_{token.column}", pattern)
 
 
 def _range(first: Any, last: Any) -> Node:
@@ -143,10 +298,8 @@ def _range(first: Any, last: Any) -> Node:
 
 
 def _string(token: Any) -> str:
-    if str(token).endswith("i"):
-        raise GrammarError(f"line {token.line}: case-insensitive strings are not supported")
     try:
-        return str(ast.literal_eval(str(token).replace("\n", "\\n")))
+        return str(ast.literal_eval(str(token).removesuffix("i").replace("\n", "\\n")))
     except (SyntaxError, ValueError) as error:
         raise GrammarError(f"line {token.line}: {token} is no string: {error}") from error
 
