@@ -276,14 +276,14 @@ def compile_schema(schema: Any) -> Grammar:
     Also `GrammarError` where no automaton can hold it.
     """
     grammar = Grammar(schema_to_grammar(schema))
-    _ = grammar._automaton
+    grammar._automaton.require_clear()
     return grammar
 
 
 def compile_lark(text: str) -> Grammar:
     """A grammar from Lark text, beginning at `start`; raises `GrammarError` for what is malformed or not supported."""
     grammar = Grammar(read_lark(text))
-    _ = grammar._automaton
+    grammar._automaton.require_clear()
     return grammar
 
 
@@ -294,5 +294,5 @@ def compile_regex(pattern: str) -> Grammar:
     nothing; `GrammarTooLargeError` past a bound.
     """
     grammar = Grammar(Tree(Leaf("PATTERN", terminal_of(pattern))))
-    _ = grammar._automaton
+    grammar._automaton.require_clear()
     return grammar

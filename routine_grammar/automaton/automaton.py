@@ -38,6 +38,10 @@ class Automaton:
         self.farthest = self.skeleton.root_facts.farthest
         self._scratch = np.zeros(HEAD + STACK, np.int32)
 
+    def require_clear(self) -> None:
+        """Raise `GrammarTooLargeError` where recursive rules can be read in too many ways: now, not as a text comes to it."""
+        self.skeleton.require_clear()
+
     @property
     def arrays(self) -> SkeletonArrays:
         """The skeleton's arrays."""

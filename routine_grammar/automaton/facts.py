@@ -18,6 +18,7 @@ from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, No
 INFINITE = 1 << 30  # the length of texts that there are none of
 LONGEST = INFINITE - 1  # lengths past it count as this one
 _FAR = INFINITE >> 1
+ELSEWHERE = "vLLM's own guidance backend can take such a grammar (--grammar-backend auto hands it over)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Analysis:
         leading = {name: self._leading_calls(tree) for name, tree in rules.items()}
         for component in components(leading):
             if len(component) > 1 or component[0] in leading[component[0]]:
-                raise GrammarError(f"rule {min(component)} begins with itself: rewrite it without left recursion")
+                told = f"rule {min(component)} begins with itself: rewrite it without left recursion"
+                raise GrammarError(f"{told}; {ELSEWHERE}")
 
     def _leading_calls(self, node: Node) -> set[str]:
         """The rules that may be called at the very beginning of a node."""
@@ -102,6 +104,11 @@ class Analysis:
     def rule(self, name: str) -> Facts:
         """Facts of a rule."""
         return self._rules[name]
+
+    @property
+    def recursive(self) -> tuple[str, ...]:
+        """The rules that call themselves, at any remove."""
+        return tuple(self._circles)
 
     def circle(self, name: str) -> tuple[str, ...]:
         """The rules that a recursive rule calls and that call it, at any remove, itself among them; else none."""

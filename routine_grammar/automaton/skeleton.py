@@ -14,7 +14,7 @@ from copy import copy
 from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
-from routine_grammar.automaton.facts import INFINITE, LONGEST, Analysis
+from routine_grammar.automaton.facts import ELSEWHERE, INFINITE, LONGEST, Analysis
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.points import END, Points, Read
 from routine_grammar.automaton.step import DEAD, RETURN, SKELETON
@@ -23,6 +23,7 @@ from routine_grammar.grammar.tree import Grammar
 
 MAX_STATES = 1_000_000
 # What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
+MOST_LOOKED_AT = 500
 MAX_EXPLORED = {"states": 2_000, "points": 400_000}
 ALL_BYTES = (1 << 256) - 1
 
@@ -112,6 +113,14 @@ class Skeleton:
             except RecursionError as error:
                 raise GrammarTooLargeError("rules are nested too deep in rules") from error
 
+    def require_clear(self) -> None:
+        """Raise as `expand` would where recursive rules can be read in too many ways, as far as some states tell."""
+        if self._analysis.recursive:
+            looked_at = 0
+            while looked_at < min(self.size, MOST_LOOKED_AT):
+                self.expand(looked_at)
+                looked_at += 1
+
     # States and their numbers
 
     def _state(self, reading: Reading) -> int:
@@ -132,8 +141,11 @@ class Skeleton:
         """Count what the expansion under way costs; raises `GrammarTooLargeError` past its bound."""
         self._explored[what] += number
         if self._explored[what] > MAX_EXPLORED[what]:
-            message = f"more than {MAX_EXPLORED[what]} {what}, the bound, to tell how a text may go on"
-            raise GrammarTooLargeError(f"automaton needs {message}: its rules can be read in too many ways")
+            message = f"automaton needs more than {MAX_EXPLORED[what]} {what}, the bound, to tell how a text may go on"
+            recursive = self._analysis.recursive
+            rules = f"rule {min(recursive)} calls itself and" if recursive else "its rules"
+            told = f"{message}: {rules} can be read in too many ways"
+            raise GrammarTooLargeError(f"{told}; {ELSEWHERE}" if recursive else told)
 
     def _new(self, reading: Reading | None, distance: int, ends: bool) -> int:
         if len(self._readings) >= MAX_STATES:

@@ -1,4 +1,4 @@
-"""The flags of the launcher for drafts and spelling, and what they make of vLLM's own."""
+"""The flags of the launcher for drafts, spelling and grammars of any client, and what they make of vLLM's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from routine_grammar.engines.vllm.drafts import (
     has_custom_processors,
     speculative_config,
 )
-from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, Spelling
+from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, GrammarBackend, Spelling
 from routine_grammar.errors import EngineError
 
 _LORA_NEEDS = "vLLM wants --max-num-batched-tokens for one token and all drafts of --max-num-seqs requests there"
@@ -34,6 +34,14 @@ def add_flags(group: Any) -> None:
         default=str(Spelling.CANONICAL),
         help="whether forced text has only the tokens that the tokenizer would write, or any that spell it "
         "(default: %(default)s)",
+    )
+
+    group.add_argument(
+        "--grammar-backend",
+        choices=[str(backend) for backend in GrammarBackend],
+        default=str(GrammarBackend.VLLM),
+        help="who enforces JSON Schemas, regular expressions, choices and Lark grammars of any client: vLLM's own backend, "
+        "ours, or ours wherever it can (default: %(default)s)",
     )
 
 
@@ -66,9 +74,10 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
         args.speculative_config = speculative_config(drafts)
     elif asked and drafts and (most := _speculated(args)) is not None and most < asked:
         said = f"forced text is drafted by {most} tokens a pass, and not {asked}: as many as {_method(args)!r} speculates"
-    settings = EngineSettings(drafts, Spelling(args.routine_spelling))
+    settings = EngineSettings(drafts, Spelling(args.routine_spelling), GrammarBackend(args.grammar_backend))
     if ENTRY in (args.additional_config or {}):
-        raise EngineError(f"--additional-config has {ENTRY!r}, which --routine-drafts and --routine-spelling stand for")
+        flags = "--routine-drafts, --routine-spelling and --grammar-backend"
+        raise EngineError(f"--additional-config has {ENTRY!r}, which {flags} stand for")
     args.additional_config = {**(args.additional_config or {}), **settings.entry()}
     return said
 

@@ -381,9 +381,8 @@ def test_grammars_past_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_only_a_parser_could_tell_apart_is_an_error() -> None:
-    palindrome = compile_lark('start: p\np: "a" p "a" | "b" p "b" | "a"? | "b"')
-    with pytest.raises(GrammarTooLargeError, match="its rules can be read in too many ways"):
-        palindrome.accepts("abba")
+    with pytest.raises(GrammarTooLargeError, match="rule p calls itself and can be read in too many ways; vLLM's own guidance"):
+        compile_lark('start: p\np: "a" p "a" | "b" p "b" | "a"? | "b"')
     common_beginnings = compile_lark('start: many\nmany: atom~1..3 | atom "*" many\natom: /[a-z]+/ | "(" many ")"')
     assert common_beginnings.accepts("a*b*(c*d)e(f)")
     assert not common_beginnings.accepts("ab(c)(d)(e)")

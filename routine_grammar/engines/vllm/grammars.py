@@ -52,6 +52,7 @@ class CompiledGrammars:
                 return self._compiled[key]
         rows = TokenRows(Automaton(load_grammar(payload), self.vocabulary.special), self._rows)
         rows.automaton.start()
+        rows.automaton.require_clear()
         with self._lock:
             self._compiled[key] = rows
             while len(self._compiled) > MAX_COMPILED:

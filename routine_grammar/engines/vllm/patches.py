@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
-from routine_grammar.engines.vllm.checking import check_off_loop
+from routine_grammar.engines.vllm.checking import check_off_loop, compile_off_loop
 from routine_grammar.engines.vllm.draft_patches import apply_draft_patches
 from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, is_ours
 from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
+from routine_grammar.engines.vllm.settings import EngineSettings, GrammarBackend
 from routine_grammar.errors import EngineError, RoutineGrammarError
 from routine_grammar.grammar.payload import is_payload
 
@@ -35,7 +37,7 @@ def apply_patches() -> None:
     patch_budget()
     patch_validation()
     patch_early_check()
-    patch_room()
+    patch_inputs()
     patch_kernel_scan()
     patch_discarded_samples()
     patch_startup_interrupt()
@@ -127,6 +129,8 @@ def patch_early_check() -> None:
                 _check_option(getattr(request, "vllm_xargs", None))
                 most = getattr(request, "max_completion_tokens", None) or request.max_tokens
                 await check_off_loop(self.renderer.tokenizer, params.grammar, most)
+            elif EngineSettings.of(self.engine_client.vllm_config).backend is not GrammarBackend.VLLM:
+                await compile_off_loop(self.renderer.tokenizer, request.extract_structured_outputs())
             return await original(self, request, *args, **kwargs)
 
         return create
@@ -135,17 +139,26 @@ def patch_early_check() -> None:
     replace_method(OpenAIServingCompletion, "create_completion", ("self", "request"), replacement)
 
 
-def patch_room() -> None:
-    """Refuse a prompt that leaves no room for the shortest text of its grammar.
+def patch_inputs() -> None:
+    """Take over what `--grammar-backend` says; refuse a prompt that leaves no room for the shortest text of its grammar.
 
-    Why: `SamplingParams` are validated without the prompt, and `max_tokens` may be more than the model's length leaves. Goes
-    when validation is given both.
+    Why: `SamplingParams` are validated without the settings and the prompt, and `max_tokens` may be more than the model's
+    length leaves. Goes when validation is given all.
     """
     from vllm.v1.engine.input_processor import InputProcessor
 
     def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
         def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
-            request = original(self, *args, **kwargs)
+            bound = signature.bind(self, *args, **kwargs)
+            backend = EngineSettings.of(self.vllm_config).backend
+            if backend is not GrammarBackend.VLLM:
+                from routine_grammar.engines.vllm.foreign import take_over
+
+                params = bound.arguments["params"]
+                bound.arguments["params"] = take_over(params, backend, lambda taken: _check(taken, self.tokenizer))
+            request = original(*bound.args, **bound.kwargs)
             constraint = getattr(request.sampling_params, "structured_outputs", None)
             if constraint is not None and is_payload(constraint.grammar):
                 prompt = request.prompt_token_ids if request.prompt_embeds is None else request.prompt_embeds

@@ -19,12 +19,21 @@ class Spelling(StrEnum):
     ANY = "any"
 
 
+class GrammarBackend(StrEnum):
+    """Who enforces structured requests that are none of ours: vLLM's own backend, ours, or ours where it can."""
+
+    VLLM = "vllm"
+    OURS = "ours"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """`drafts`: at most so many forced tokens a request and pass, where vLLM speculates; None: as many as it does."""
 
     drafts: int | None = None
     spelling: Spelling = Spelling.CANONICAL
+    backend: GrammarBackend = GrammarBackend.VLLM
 
     @classmethod
     def of(cls, vllm_config: Any) -> EngineSettings:
@@ -36,13 +45,16 @@ class EngineSettings:
             raise EngineError(f"{where} is {entry!r:.80}: expected a mapping")
         if unknown := entry.keys() - cls.__slots__:
             raise EngineError(f"{where} has {sorted(unknown)[0]!r:.80}: there are {', '.join(map(repr, cls.__slots__))}")
-        drafts, spelling = entry.get("drafts"), entry.get("spelling", Spelling.CANONICAL)
+        drafts = entry.get("drafts")
         if drafts is not None and (not isinstance(drafts, int) or drafts < 0):
             raise EngineError(f"{where}['drafts'] is {drafts!r:.80}: expected a number from 0 on")
-        if spelling not in list(Spelling):
-            raise EngineError(f"{where}['spelling'] is {spelling!r:.80}: expected {' or '.join(map(repr, map(str, Spelling)))}")
-        return cls(drafts, Spelling(spelling))
+        for name, kinds in (("spelling", Spelling), ("backend", GrammarBackend)):
+            if name in entry and entry[name] not in list(kinds):
+                expected = " or ".join(map(repr, map(str, kinds)))
+                raise EngineError(f"{where}[{name!r}] is {entry[name]!r:.80}: expected {expected}")
+        spelling, backend = entry.get("spelling", Spelling.CANONICAL), entry.get("backend", GrammarBackend.VLLM)
+        return cls(drafts, Spelling(spelling), GrammarBackend(backend))
 
     def entry(self) -> dict[str, Any]:
         """What makes these settings, as an entry of `additional_config`."""
-        return {ENTRY: {"drafts": self.drafts, "spelling": str(self.spelling)}}
+        return {ENTRY: {"drafts": self.drafts, "spelling": str(self.spelling), "backend": str(self.backend)}}
