@@ -1,4 +1,4 @@
-"""The commands: `python -m routine_grammar check | convert | demo | lark | show | tools`."""
+"""The commands: `python -m routine_grammar check | convert | demo | explain | lark | show | tools`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FAILED, _INTERRUPTED = 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns 0, 1 where `check` found problems, 2 after an error, told in one message on standard error, 130 where it was
-    interrupted.
+    Returns 0, 1 where `check` found problems or `explain` a refusal, 2 after an error, told in one message on standard error,
+    130 where it was interrupted.
     """
     arguments = _parser().parse_args(argv)
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # our errors tell what it would log, with a traceback
@@ -82,14 +82,30 @@ def _parser() -> argparse.ArgumentParser:
     lark.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
     _add_tools(lark, required=True)
     lark.add_argument("--position", metavar="P", help="only the turn at this position: start, 2, 3-1_2, …")
-    lark.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
+    _add_dialect(lark)
     lark.set_defaults(command=_lark)
+    explained = commands.add_parser("explain", help="tell what may come next, or why a text is refused", allow_abbrev=False)
+    explained.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
+    _add_tools(explained, required=True)
+    explained.add_argument("--at", metavar="P", default="start", help="the position: start, 2, 3-1_2, … (default: %(default)s)")
+    explained.add_argument("--prefix", metavar="TEXT", default="", help="what was said of the turn; @FILE reads a file")
+    explained.add_argument(
+        "--key", metavar="KEY", action="append", help="a live memory key, once for each (default: all that may be live)"
+    )
+    explained.add_argument(
+        "--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)"
+    )
+    explained.set_defaults(command=_explain)
     show = commands.add_parser("show", help="draw a Routine, with what is wrong marked on it", allow_abbrev=False)
     show.add_argument("file", metavar="FILE", type=Path, help="a Routine in YAML, JSON, flat JSON or text")
     _add_tools(show, required=False)
     show.add_argument("--as", dest="form", choices=("mermaid", "svg"), default="mermaid", help="default: %(default)s")
     show.set_defaults(command=_show)
     return parser
+
+
+def _add_dialect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dialect", metavar="D", default="hermes", help="how the model writes a call (default: %(default)s)")
 
 
 def _add_tools(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -196,6 +212,21 @@ def _lark(arguments: argparse.Namespace) -> int:
     compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect, routines=others)
     print(compiled.lark if arguments.position is None else compiled.lark_at(arguments.position), end="")
     return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from routine_grammar.api import compile_routine
+
+    routine = _routine(arguments.file)
+    others = _others(arguments.file, routine)
+    compiled = compile_routine(routine, _listed_tools(arguments) or (), dialect=arguments.dialect, routines=others)
+    prefix = arguments.prefix
+    if prefix.startswith("@"):
+        prefix = Path(prefix[1:]).read_text(encoding="utf-8")
+    keys = arguments.key if arguments.key is not None else sorted(compiled.graph.names_before(arguments.at))
+    explanation = compiled.explain(prefix, arguments.at, keys)
+    print(_shown(str(explanation)))
+    return 0 if explanation.refused is None else 1
 
 
 def _routine(file: Path) -> Routine:

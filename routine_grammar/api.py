@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
+from routine_grammar.explanation import Explanation, explain, with_schema
 from routine_grammar.grammar.dialects import load_dialect
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.faults import faults
@@ -79,6 +80,13 @@ class Grammar:
     def accepts(self, text: str) -> bool:
         """Whether `text` is a whole text of the grammar, markers written as their characters."""
         return self._automaton.accepts(text.encode(errors="surrogatepass"))
+
+    def explain(self, text: str) -> Explanation:
+        """How far the grammar reads `text`, why no further, and what may come there; `print` it.
+
+        Raises `GrammarTooLargeError` where there are too many ways to read it.
+        """
+        return explain(self.tree, self._automaton, text)
 
     def matcher(self, vocabulary: Vocabulary, budget: int | None = None) -> Matcher:
         """A matcher for one sequence; with a `budget` of tokens, whatever it says ends whole within it.
@@ -185,6 +193,14 @@ class CompiledRoutine:
         successors = self.graph.successors(position, self.live(keys))
         tree = turn_grammar(self.scope, position, keys, parallel=parallel)
         return Turn(tree, position, successors.moves, successors.may_end)
+
+    def explain(self, text: str, position: str | None = None, memory: Iterable[MemoryKey | str] = ()) -> Explanation:
+        """What the turn at `position` with these live keys makes of `text`, with the schema of the argument that it ends in.
+
+        Raises as `turn` and `Grammar.explain`.
+        """
+        explanation = self.turn(position, memory).explain(text)
+        return with_schema(explanation, text, self.tools, self.scope.dialect)
 
     def live(self, keys: Iterable[MemoryKey]) -> frozenset[str]:
         """The names of keys as the Routine writes them, with the default sigil."""
