@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
+from routine_grammar.automaton.jit import jit
 from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
@@ -212,13 +213,7 @@ class LeafLibrary:
 
     def _reachable(self, state: int) -> npt.NDArray[np.bool_]:
         seen = np.zeros(self.size, np.bool_)
-        seen[state] = True
-        todo = [state]
-        while todo:
-            row = self.table[todo.pop()]
-            fresh = [int(target) for target in np.unique(row[row >= 0]) if not seen[target]]
-            seen[fresh] = True
-            todo += fresh
+        _reach(self.table, state, seen, np.empty(self.size, np.int32))
         return seen
 
     def _counted_start(self, terminal: JsonString) -> int | None:
@@ -300,3 +295,20 @@ def _distances(automaton: LeafAutomaton) -> Table:
 
 def _byte_set(allowed: npt.NDArray[np.bool_]) -> int:
     return int.from_bytes(np.packbits(allowed, bitorder="little").tobytes(), "little")
+
+
+@jit
+def _reach(table: Table, state: int, seen: npt.NDArray[np.bool_], todo: npt.NDArray[np.int32]) -> None:
+    """Mark in `seen` every state that a state leads to, itself too; `todo` is as long."""
+    seen[state] = True
+    todo[0] = state
+    count = 1
+    while count:
+        count -= 1
+        row = table[todo[count]]
+        for byte in range(256):
+            target = row[byte]
+            if target >= 0 and not seen[target]:
+                seen[target] = True
+                todo[count] = target
+                count += 1

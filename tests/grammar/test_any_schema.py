@@ -164,6 +164,44 @@ def test_what_is_counted_or_denied(schema: dict[str, Any], valid: list[str], inv
         assert automaton.accepts(text.encode()) is (text in valid), text
 
 
+@pytest.mark.parametrize(
+    ("name", "is_tuple"),
+    [
+        ("http://json-schema.org/draft-07/schema#", True),
+        ("https://json-schema.org/draft-04/schema", True),
+        ("http://json-schema-org/draft-07/schema#", True),
+        ("https://json-schema.org/draft/2019-09/schema#", True),
+        ("http://json-schema.org/draft/2020-12/schema", False),
+        ("http://json-schema.org/schema#", False),
+    ],
+)
+def test_drafts_as_they_are_named_in_the_wild(name: str, is_tuple: bool) -> None:
+    schema = {"$schema": name, "items": [{"type": "null"}]}
+    if not is_tuple:  # a list of schemas was `items` up to 2019-09
+        with pytest.raises(UnsupportedSchemaError, match="prefixItems"):
+            schema_to_grammar(schema)
+        return
+    automaton = Automaton(schema_to_grammar(schema))
+    assert automaton.accepts(b"[null, 1]")
+    assert not automaton.accepts(b"[1]")
+
+
+def test_what_has_to_be_known_while_it_is_read_is_read_later() -> None:
+    resource = {"additionalProperties": {"minProperties": 1, "anyOf": [{"type": "string"}, {"$ref": "#/$defs/resource"}]}}
+    schema = {"$defs": {"resource": {"type": "object", **resource}}, "$ref": "#/$defs/resource"}
+    automaton = Automaton(schema_to_grammar(schema))
+    for text in ("{}", '{"a": "x", "b": {"c": {"d": "y"}}}', '{"a": {}}', '{"a": {"b": 1}}', '{"a": 1}'):
+        assert automaton.accepts(text.encode()) is Draft202012Validator(schema).is_valid(json.loads(text)), text
+
+
+def test_thousands_of_values_meet_other_keywords() -> None:
+    listed = [*(f"v{number}" for number in range(5_000)), *range(5_000)]
+    schema = {"type": ["string", "integer"], "enum": listed, "allOf": [{"enum": listed[1_000:]}, {"not": {"const": "v1001"}}]}
+    automaton = Automaton(schema_to_grammar(schema))
+    for text, expected in {'"v1000"': True, '"v999"': False, '"v1001"': False, "4999": True, "5000": False}.items():
+        assert automaton.accepts(text.encode()) is expected
+
+
 def test_a_kind_without_values_leaves_the_others() -> None:
     impossible = {"type": "string", "pattern": "^a{5}$", "maxLength": 4}
     grammar = schema_to_grammar(

@@ -51,6 +51,14 @@ class Undecided(Exception):
     """What can't be told or written exactly."""
 
 
+class UnderWay(Undecided):
+    """What is only known when a schema around it is: it can't be asked for yet."""
+
+
+class Circle(Undecided):
+    """References that lead to each other and to nothing else."""
+
+
 class NothingAllowed(SchemaError):
     """A shape that turned out to have no value."""
 
@@ -61,8 +69,9 @@ class Algebra:
     Names that it makes itself (two recursive shapes that meet) it looks up itself.
     """
 
-    def __init__(self, look_up: Callable[[str], Shape]) -> None:
+    def __init__(self, look_up: Callable[[str], Shape], is_being_read: Callable[[str], bool] = lambda name: False) -> None:
         self._look_up = look_up
+        self._is_being_read = is_being_read
         self._meetings: dict[str, frozenset[str]] = {}
         self._shapes: dict[str, Shape] = {}
         self._looking: set[str] = set()
@@ -71,7 +80,19 @@ class Algebra:
         self._met = 0
 
     def shape(self, name: str) -> Shape:
-        """The shape of a name, of one that names are joined to or of one that two others meet in."""
+        """The shape of a name, of one that names are joined to or of one that two others meet in: never a name alone."""
+        seen: set[str] = set()
+        while True:
+            seen.add(name)
+            found = self._shape(name)
+            match found.kinds:
+                case (Named(name),):
+                    if name in seen:
+                        raise Circle("leads to itself and to nothing else")
+                case _:
+                    return found
+
+    def _shape(self, name: str) -> Shape:
         if name not in self._meetings:
             return self._look_up(name)
         if name not in self._shapes:
@@ -169,16 +190,19 @@ class Algebra:
             return other
         if other == ANYTHING:
             return one
+        if len(one.kinds) > 1 and _are_values(one) and _are_values(other):
+            keys = {kind.key for kind in other.kinds if isinstance(kind, Value)}
+            return Shape(tuple(kind for kind in one.kinds if isinstance(kind, Value) and kind.key in keys))
         found: dict[Kind, None] = {}
         for mine in one.kinds:
             for others in other.kinds:
                 found |= dict.fromkeys(self._meet(mine, others).kinds)
-                if len(found) > MAX_KINDS:
+                if len(found) > MAX_KINDS and not (_are_values(one) or _are_values(other)):
                     raise Undecided(f"more than {MAX_KINDS} alternatives, the bound")
         return Shape(tuple(found))
 
     def _meet(self, one: Kind, other: Kind) -> Shape:
-        self._met += 1
+        self._met += not (isinstance(one, Value) or isinstance(other, Value))
         if self._met > MAX_MEETINGS:
             raise Undecided(f"more than {MAX_MEETINGS} pairs of alternatives, the bound")
         match one, other:
@@ -307,8 +331,12 @@ class Algebra:
         """Whether there may be a value of a shape; False only where there is none."""
         return any(not isinstance(kind, Named) or self._named_may_be(kind.name) for kind in shape.kinds)
 
+    def _is_under_way(self, name: str) -> bool:
+        """Whether a name's shape, or one that meets in it, is being read and can't be asked for."""
+        return any(map(self._is_being_read, self._meetings.get(name, (name,))))
+
     def _named_may_be(self, name: str) -> bool:
-        if name in self._asking or len(self._asking) > MAX_ASKED:
+        if name in self._asking or len(self._asking) > MAX_ASKED or self._is_under_way(name):
             return True  # recursion that never ends is told where all rules are known
         if name not in self._may_be:
             self._asking.add(name)
@@ -401,6 +429,10 @@ class Algebra:
             if member.shape != ANYTHING:
                 ways.append(Object(members=((name, Member(self.denied(member.shape), True, declared=False)),)))
         return Shape(tuple(each for way in ways for each in self.object(way).kinds))
+
+
+def _are_values(shape: Shape) -> bool:
+    return all(isinstance(kind, Value) for kind in shape.kinds)
 
 
 def _least(one: int | None, other: int | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm
-from routine_grammar.grammar.schema.algebra import Undecided
+from routine_grammar.grammar.schema.algebra import Circle, Undecided
 from routine_grammar.grammar.schema.documents import Place, document
 from routine_grammar.grammar.schema.layout import Layout, LeafNames
 from routine_grammar.grammar.schema.reading import Reader
@@ -77,6 +77,8 @@ def _telling(pointer: str) -> Iterator[None]:
     """Turns what can't be decided, or is too deep, into errors with a pointer."""
     try:
         yield
+    except Circle as error:
+        raise SchemaError(f"a $ref {error}", pointer=f"{pointer}/$ref") from error
     except Undecided as error:
         raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
     except RecursionError:

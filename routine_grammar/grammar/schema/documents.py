@@ -6,6 +6,7 @@ Besides the document itself, the metaschemas of all drafts are known.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,8 @@ _DRAFTS = {
     202012: referencing.jsonschema.DRAFT202012,
 }
 _ORDER = list(_DRAFTS.values())
+# As drafts are named in the wild: by either scheme, with or without `#`, of no draft (the latest), and with a dash in the host.
+_SPELLED = re.compile(r"https?://json-schema[.-]org/(?:draft[-/](0[3467]|2019-09|2020-12)/)?schema#?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +107,8 @@ def _draft_of(schema: Any, pointer: str, usual: Specification[Any]) -> Specifica
     name = schema.get("$schema") if isinstance(schema, Mapping) else None
     if name is None:
         return usual
+    if isinstance(name, str) and (known := _SPELLED.fullmatch(name)):
+        return _DRAFTS[int((known.group(1) or "202012").replace("-", ""))]
     try:
         return specification_with(name)
     except (UnknownDialect, AttributeError, TypeError) as error:

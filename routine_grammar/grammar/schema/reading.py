@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from routine_grammar.errors import SchemaError
-from routine_grammar.grammar.schema.algebra import Algebra, Undecided
+from routine_grammar.grammar.schema.algebra import Algebra, Undecided, UnderWay
 from routine_grammar.grammar.schema.documents import Place, escaped
 from routine_grammar.grammar.schema.scalars import (
     check_expression,
@@ -84,10 +84,10 @@ class Reader:
     def __init__(self, root: Place) -> None:
         self.root = root
         self.rules: dict[str, Place] = {}
-        self.algebra = Algebra(self._look_up)
         self._names: dict[int, str] = {}
         self._shapes: dict[str, Shape] = {}
         self._reading: set[str] = set()
+        self.algebra = Algebra(self._look_up, self._reading.__contains__)
         self._emptied: dict[str, list[str]] = {}  # pointers of schemas that allow nothing, and by which keywords
         self._counts_evaluated = '"unevaluated' in json.dumps(root.schema)
 
@@ -106,7 +106,7 @@ class Reader:
         if name not in self._shapes:
             place = self.rules[name]
             if name in self._reading:
-                raise SchemaError("refers to itself and to nothing else", pointer=place.pointer)
+                raise UnderWay(f"{place.pointer or 'the whole schema'} has to be known while it is read")
             self._reading.add(name)
             try:
                 self._shapes[name] = self.shape(place, 0)
@@ -138,6 +138,8 @@ class Reader:
             if keyword in schema:
                 try:
                     found = self.algebra.meet(found, read(self, place, nesting))
+                except UnderWay:
+                    raise
                 except Undecided as error:
                     raise unsupported(place, keyword, str(error)) from error
                 if not found:
@@ -156,6 +158,13 @@ class Reader:
         inner = next((pointer for pointer in self._emptied if pointer.startswith(f"{place.pointer}/")), None)
         told += "" if inner is None else f"; there is none at {inner} either"
         return SchemaError(told, pointer=f"{place.pointer}/{keywords[0]}" if len(keywords) == 1 else place.pointer)
+
+    def _inner(self, place: Place, nesting: int) -> Shape:
+        """The shape of items or properties: by a name, and read later on, where a schema around them has to be known first."""
+        try:
+            return self.shape(place, nesting)
+        except UnderWay:
+            return Shape((self.named(place, place.pointer.rpartition("/")[2] or "inner"),))
 
     def _refuse_other_drafts(self, place: Place) -> None:
         for keyword, since in _SINCE.items():
@@ -382,12 +391,12 @@ class Reader:
         if of_prefix and of_prefix in schema:
             if not isinstance(schema[of_prefix], list):
                 raise malformed(place, of_prefix, "a list of schemas")
-            prefix = tuple(self.shape(place.at(of_prefix, number), nesting + 1) for number in range(len(schema[of_prefix])))
+            prefix = tuple(self._inner(place.at(of_prefix, number), nesting + 1) for number in range(len(schema[of_prefix])))
             looked_at = len(prefix) if self._counts_evaluated else None
         if of_rest in schema:
             if isinstance(schema[of_rest], list):
                 raise unsupported(place, of_rest, "a list of schemas is `prefixItems` in this draft")
-            rest, looked_at = self.shape(place.at(of_rest), nesting + 1), None
+            rest, looked_at = self._inner(place.at(of_rest), nesting + 1), None
         contained = self._contained(place, nesting)
         if schema.get("uniqueItems", False) is not False and (high is None or high > 1):
             contained += self._unique(place, joined(*prefix, rest))
@@ -399,7 +408,7 @@ class Reader:
             return ()
         low, high = (count_of(place, "minContains"), count_of(place, "maxContains")) if place.is_from(201909) else (1, None)
         low = 1 if low is None else low
-        shape = self.shape(place.at("contains"), nesting + 1)
+        shape = self._inner(place.at("contains"), nesting + 1)
         looked_at = self._counts_evaluated and place.is_from(202012)
         return (Contained(shape, low, high, 0, looked_at),) if low or high is not None or looked_at else ()
 
@@ -418,15 +427,15 @@ class Reader:
         for pattern in self._mapping(place, "patternProperties"):
             at = f"{place.pointer}/patternProperties/{escaped(pattern)}"
             check_expression(pattern, at, "patternProperties")
-            patterns.append((pattern, self.shape(place.at("patternProperties", pattern), nesting + 1)))
+            patterns.append((pattern, self._inner(place.at("patternProperties", pattern), nesting + 1)))
         rest = None
         if "additionalProperties" in schema:
-            rest = self.shape(place.at("additionalProperties"), nesting + 1)
+            rest = self._inner(place.at("additionalProperties"), nesting + 1)
         layer = Layer(tuple(patterns), rest)
         trial = Object(layers=(layer,))
         members = []
         for name in properties:
-            shape = self.shape(place.at("properties", name), nesting + 1)
+            shape = self._inner(place.at("properties", name), nesting + 1)
             for pattern, inner in patterns:
                 if self.algebra.holds(Shape((String(found=frozenset((pattern,))),)), name):
                     shape = self.algebra.meet(shape, inner)
@@ -436,7 +445,7 @@ class Reader:
             for name in required
             if name not in properties
         ]
-        names = self.shape(place.at("propertyNames"), nesting + 1) if "propertyNames" in schema else ANYTHING
+        names = self._inner(place.at("propertyNames"), nesting + 1) if "propertyNames" in schema else ANYTHING
         low, high = count_of(place, "minProperties") or 0, count_of(place, "maxProperties")
         layers = (layer,) if patterns or rest is not None else ()
         return list(self.algebra.object(Object(tuple(members), layers, names, low, high, place.pointer)).kinds)
