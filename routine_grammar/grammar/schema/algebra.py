@@ -190,14 +190,15 @@ class Algebra:
             return other
         if other == ANYTHING:
             return one
-        if len(one.kinds) > 1 and _are_values(one) and _are_values(other):
+        listed = _are_values(one), _are_values(other)
+        if all(listed):
             keys = {kind.key for kind in other.kinds if isinstance(kind, Value)}
             return Shape(tuple(kind for kind in one.kinds if isinstance(kind, Value) and kind.key in keys))
         found: dict[Kind, None] = {}
         for mine in one.kinds:
             for others in other.kinds:
                 found |= dict.fromkeys(self._meet(mine, others).kinds)
-                if len(found) > MAX_KINDS and not (_are_values(one) or _are_values(other)):
+                if len(found) > MAX_KINDS and not any(listed):
                     raise Undecided(f"more than {MAX_KINDS} alternatives, the bound")
         return Shape(tuple(found))
 
