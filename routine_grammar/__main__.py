@@ -112,6 +112,9 @@ def _add_tools(parser: argparse.ArgumentParser, *, required: bool) -> None:
     group = parser.add_mutually_exclusive_group(required=required)
     group.add_argument("--mcp", metavar="CONFIG", type=Path, help="start these MCP servers and list their tools")
     group.add_argument("--tools", metavar="FILE", type=Path, help="a recorded list of tools")
+    parser.add_argument(
+        "--ignore-unknown-formats", action="store_true", help="don't enforce formats of the tools' schemas that are not known"
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -237,11 +240,14 @@ def _routine(file: Path) -> Routine:
 
 def _listed_tools(arguments: argparse.Namespace) -> tuple[Tool, ...] | None:
     """The tools of the running servers or of the record; None where neither is named."""
+    from routine_grammar.api import with_known_formats
     from routine_grammar.routine import load_tools
 
-    if arguments.tools is not None:
-        return load_tools(arguments.tools)
-    return None if arguments.mcp is None else asyncio.run(_tools_of_servers(arguments.mcp, None))
+    if arguments.tools is None and arguments.mcp is None:
+        return None
+    recorded = arguments.tools is not None
+    tools = load_tools(arguments.tools) if recorded else asyncio.run(_tools_of_servers(arguments.mcp, None))
+    return with_known_formats(tools) if arguments.ignore_unknown_formats else tools
 
 
 async def _tools_of_servers(config: Path, record: Path | None) -> tuple[Tool, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
 from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.schema.compiler import schema_to_grammar
+from routine_grammar.grammar.schema.formats import without_unknown_formats
 from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
@@ -286,12 +287,20 @@ def _item_types(graph: Graph, types: Mapping[str, Mapping[str, Any] | None]) -> 
     return found
 
 
-def compile_schema(schema: Any) -> Grammar:
+def with_known_formats(tools: Iterable[Tool]) -> tuple[Tool, ...]:
+    """Tools without the formats of their arguments that can't be enforced, with a `SchemaWarning` for each such tool."""
+    return tuple(
+        replace(tool, input_schema=without_unknown_formats(tool.input_schema, f"tool {tool.name!r}: ")) for tool in tools
+    )
+
+
+def compile_schema(schema: Any, *, ignore_unknown_formats: bool = False) -> Grammar:
     """The grammar of all JSON texts valid against a schema; raises `SchemaError`, `UnsupportedSchemaError`.
 
-    Also `GrammarError` where no automaton can hold it.
+    Also `GrammarError` where no automaton can hold it. A `format` that is not known is declined, or with
+    `ignore_unknown_formats` not enforced and told by a `SchemaWarning`.
     """
-    grammar = Grammar(schema_to_grammar(schema))
+    grammar = Grammar(schema_to_grammar(without_unknown_formats(schema) if ignore_unknown_formats else schema))
     grammar._automaton.require_clear()
     return grammar
 

@@ -75,7 +75,7 @@ def test_a_schema_without_a_finite_value_is_refused_at_once() -> None:
 
 def test_the_problems_of_a_routine_are_what_keeps_it_from_compiling() -> None:
     routine = Routine("r", steps=tuple(Step("", "s", tool=name) for name in ("list_rows", "odd", "show_rows", "odd")))
-    odd = Tool("odd", "", {"type": "object", "properties": {"a": {"format": "date"}, "b": False}, "minProperties": 1})
+    odd = Tool("odd", "", {"type": "object", "properties": {"a": {"format": "moon"}, "b": False}, "minProperties": 1})
     found = [(problem.step, problem.field) for problem in problems_of(routine, (*TOOLS, odd))]
     of_odd = [None, "arguments.a", "arguments.b"]
     assert found == [("3", "tool"), *(("2", field) for field in of_odd), *(("4", field) for field in of_odd)]

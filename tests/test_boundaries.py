@@ -22,7 +22,8 @@ ALLOWED = {
     "agent": {"errors", "routine", "grammar", "automaton", "masks"},
     "demo": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},
     "serve": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "demo"},
-    "api": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines"},
+    "explanation": {"errors", "routine", "grammar", "automaton"},
+    "api": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "explanation"},
     "__init__": {"api", "masks", "routine"},
     "__main__": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve", "demo"},
 }

@@ -69,17 +69,17 @@ def test_check_lists_every_problem_of_every_file(tmp_path: Path, capsys: Capture
 
 
 def test_check_tells_what_no_grammar_can_hold(tmp_path: Path, capsys: Captured) -> None:
-    schema = {"type": "object", "properties": {"rows": {"type": "array", "contains": {"type": "integer"}}}}
+    schema = {"type": "object", "properties": {"rows": {"type": "array", "uniqueItems": True}}}
     tools = written(tmp_path, "tools.json", json.dumps({"tools": [{"name": "store", "inputSchema": schema}]}))
     file = written(tmp_path, "r.yaml", "name: r\nsteps:\n  - {name: a, tool: store}\n")
     assert main(["check", file, "--tools", tools]) == 1
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(f"{file}:3: routine 'r', Step 1, field arguments.rows: tool 'store': ")
-    assert "'contains'" in line
+    assert "'uniqueItems'" in line
 
 
 def test_check_tells_all_at_once_what_no_plan_and_no_grammar_can_hold(tmp_path: Path, capsys: Captured) -> None:
-    text, dated, shaped = {"type": "string"}, {"type": "string", "format": "date"}, {"type": "string", "pattern": "x"}
+    text, dated, shaped = {"type": "string"}, {"type": "string", "format": "moon"}, {"type": "string", "pattern": r"(x)\1"}
     tools = [
         {"name": name, "inputSchema": {"type": "object", "properties": {"a": schema}}}
         for name, schema in (("t", text), ("dated", dated), ("shaped", shaped))
@@ -98,7 +98,13 @@ def test_check_tells_all_at_once_what_no_plan_and_no_grammar_can_hold(tmp_path: 
     )
     assert main(["check", file, "--tools", record]) == 1
     *lines, total = capsys.readouterr().out.splitlines()
-    wanted = ("arguments.a: tool 't': the constant 'memory_bad' ", "'format'", "unknown tool", "'pattern'", "'memory_bad2'")
+    wanted = (
+        "arguments.a: tool 't': the constant 'memory_bad' ",
+        "'format'",
+        "unknown tool",
+        "a back-reference",
+        "'memory_bad2'",
+    )
     for number, (line, part) in enumerate(zip(lines, (*wanted, "'pattern' can't be judged"), strict=True), 1):
         assert line.startswith(f"{file}:{number + 2}: routine 'r', Step {number}, field ")
         assert part in line

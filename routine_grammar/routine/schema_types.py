@@ -6,7 +6,7 @@ Only `type` where a schema stands is read: neither a property of that name, nor 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -45,29 +45,41 @@ def with_standard_types(schema: Any) -> tuple[Any, tuple[str, ...]]:
     `SchemaError` where a name is neither standard nor known.
     """
     notes: list[str] = []
-    try:
-        read = _read(schema, "", notes)
-    except RecursionError:
-        return schema, ()
+    read = rewritten(schema, "type", lambda value, pointer: _types(value, pointer, notes))
     return (read, tuple(notes)) if notes else (schema, ())
 
 
-def _read(schema: Any, pointer: str, notes: list[str]) -> Any:
+def rewritten(schema: Any, keyword: str, rewrite: Callable[[Any, str], Any]) -> Any:
+    """A schema whose `keyword`, wherever a schema stands, has what `rewrite` makes of its value and pointer; None: it goes.
+
+    The schema as it is where it is nested too deeply to be one.
+    """
+    try:
+        return _rewritten(schema, "", keyword, rewrite)
+    except RecursionError:
+        return schema
+
+
+def _rewritten(schema: Any, pointer: str, wanted: str, rewrite: Callable[[Any, str], Any]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
+
+    def inner(value: Any, at: str) -> Any:
+        return _rewritten(value, at, wanted, rewrite)
+
     read: dict[str, Any] = {}
     for keyword, value in schema.items():
         at = f"{pointer}/{keyword}"
-        if keyword == "type":
-            value = _types(value, at, notes)
+        if keyword == wanted:
+            value = rewrite(value, at)
             if value is None:
                 continue
         elif keyword in _SCHEMA and isinstance(value, Mapping):
-            value = _read(value, at, notes)
+            value = inner(value, at)
         elif keyword in _SCHEMAS and isinstance(value, list):
-            value = [_read(each, f"{at}/{place}", notes) for place, each in enumerate(value)]
+            value = [inner(each, f"{at}/{place}") for place, each in enumerate(value)]
         elif keyword in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            value = {name: _read(each, f"{at}/{_escaped(name)}", notes) for name, each in value.items()}
+            value = {name: inner(each, f"{at}/{_escaped(name)}") for name, each in value.items()}
         read[keyword] = value
     return read
 

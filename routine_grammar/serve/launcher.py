@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from routine_grammar.api import with_known_formats
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.errors import EngineError, RoutineError, RoutineGrammarError, plain_warnings
 from routine_grammar.routine.model import Routine
@@ -61,7 +62,7 @@ def routines_and_tools(args: argparse.Namespace) -> tuple[tuple[Routine, ...], t
     """The Routines and tools that a server's arguments name: the demo's own where they name none."""
     routines = load_routines(Path(args.routines)) if args.routines else demo_routines()
     tools = load_tools(args.tools) if args.tools else demo_tools()
-    return routines, tools
+    return routines, with_known_formats(tools) if args.ignore_unknown_formats else tools
 
 
 def _own_parser() -> argparse.ArgumentParser:
@@ -70,6 +71,7 @@ def _own_parser() -> argparse.ArgumentParser:
     flags = ("--model", "--config", "--routines", "--mcp", "--tools", "--tool-call-parser", "--tokenizer", "--chat-template")
     for flag in flags:
         parser.add_argument(flag)
+    parser.add_argument("--ignore-unknown-formats", action="store_true")
     parser.add_argument("-h", "--help", nargs="?", const=True, default=False)
     return parser
 
@@ -164,6 +166,9 @@ def _server_parser(demo_model: str | None, dialect: str) -> Any:
     tools = group.add_mutually_exclusive_group()
     tools.add_argument("--mcp", metavar="FILE", help='MCP servers to list the tools of: {"mcpServers": {…}}')
     tools.add_argument("--tools", metavar="FILE", help="a recorded list of tools instead")
+    group.add_argument(
+        "--ignore-unknown-formats", action="store_true", help="don't enforce formats of tools' schemas that are not known"
+    )
     drafting.add_flags(group)
     parser.set_defaults(shutdown_timeout=DRAIN_S)  # what runs as SIGTERM comes is decoded to its end
     parser.set_defaults(host="127.0.0.1", enable_auto_tool_choice=True, tool_call_parser=dialect)

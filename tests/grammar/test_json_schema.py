@@ -13,11 +13,12 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from routine_grammar.api import compile_schema
+from routine_grammar.api import compile_schema, with_known_formats
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, SchemaWarning, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm, turn_form
 from routine_grammar.grammar.schema.compiler import schema_to_grammar
+from routine_grammar.routine import Tool
 from tests.grammar.json_instances import TEXTS, edited_value, instance, is_spelled_canonically, schemas, spelled
 from tests.grammar.samples import Sampler
 
@@ -316,3 +317,19 @@ def test_values_that_begin_with_the_sigil_propose_another() -> None:
     with pytest.raises(SchemaError, match="begins with the sigil 'memory_': choose another sigil") as caught:
         schema_to_grammar(schema, TURN)
     assert caught.value.pointer == "/properties/a/enum"
+
+
+def test_unknown_formats_may_be_left_out_with_a_warning() -> None:
+    schema = {"properties": {"format": {"format": "phone"}, "day": {"format": "date", "enum": [{"format": "x"}, "2024-02-30"]}}}
+    with pytest.raises(UnsupportedSchemaError, match="format 'phone' is not known"):
+        compile_schema(schema)
+    with pytest.warns(SchemaWarning, match="not enforced: /properties/format/format: 'phone'$"):
+        grammar = compile_schema(schema, ignore_unknown_formats=True)
+    assert grammar.accepts('{"format": "none at all"}')
+    assert grammar.accepts('{"day": {"format": "x"}}')
+    assert not grammar.accepts('{"day": "2024-02-30"}')
+    tool = Tool("call", "", {"type": "object", **schema})
+    with pytest.warns(SchemaWarning, match="^tool 'call': formats that are not known"):
+        (known,) = with_known_formats([tool])
+    assert known.input_schema["properties"]["format"] == {}
+    assert with_known_formats([known]) == (known,)

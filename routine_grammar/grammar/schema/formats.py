@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
+from routine_grammar.errors import SchemaWarning
 from routine_grammar.grammar.schema.shapes import String
+from routine_grammar.routine.schema_types import rewritten
 
 _MONTHS = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8])"
 _LEAP_YEARS = "(?:[0-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
@@ -83,6 +88,23 @@ _MOST = {"hostname": 253}
 SAYS_NOTHING = frozenset(("float", "double", "password", "binary", "textarea", "html", "markdown"))
 INTEGERS = {"int32": 31, "int64": 63}
 NAMES = tuple(_EXPRESSIONS)
+
+
+def without_unknown_formats(schema: Any, where: str = "") -> Any:
+    """A schema without the formats that are not known, and a `SchemaWarning` that names them and `where` it is."""
+    ignored: list[str] = []
+
+    def known(name: Any, pointer: str) -> Any:
+        if isinstance(name, str) and name not in _EXPRESSIONS and name not in SAYS_NOTHING and name not in INTEGERS:
+            ignored.append(f"{pointer}: {name!r:.80}")
+            return None
+        return name
+
+    read = rewritten(schema, "format", known)
+    if ignored:
+        told = f"{where}formats that are not known are not enforced: {'; '.join(ignored)}"
+        warnings.warn(SchemaWarning(told), stacklevel=2)
+    return read if ignored else schema
 
 
 def format_of(name: str) -> String | None:
