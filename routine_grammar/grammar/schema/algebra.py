@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
 from routine_grammar.errors import SchemaError
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.pattern import Not, Pattern, both
 from routine_grammar.grammar.pattern_reader import read_search
 from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.schema.meeting import least, meet_numbers, meet_strings
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     NOTHING,
@@ -39,7 +38,7 @@ from routine_grammar.grammar.schema.shapes import (
     type_of_value,
     values_of,
 )
-from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
+from routine_grammar.grammar.unit_automaton import automaton_of
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
@@ -223,9 +222,9 @@ class Algebra:
                 kept = one if isinstance(one, Value) else other
                 return Shape((kept,)) if self._kind_holds(kind, value) else NOTHING
             case Number(), Number():
-                return _meet_numbers(one, other)
+                return meet_numbers(one, other)
             case String(), String():
-                return _meet_strings(one, other)
+                return meet_strings(one, other)
             case Array(), Array():
                 return self._meet_arrays(one, other)
             case Object(), Object():
@@ -235,7 +234,7 @@ class Algebra:
     def _meet_arrays(self, one: Array, other: Array) -> Shape:
         pairs = zip_longest(one.prefix, other.prefix)
         prefix = tuple(self.meet(one.rest if mine is None else mine, other.rest if its is None else its) for mine, its in pairs)
-        rest, high = self.meet(one.rest, other.rest), _least(one.high, other.high)
+        rest, high = self.meet(one.rest, other.rest), least(one.high, other.high)
         contained = tuple(dict.fromkeys((*one.contained, *other.contained)))
         looked_at = None if None in (one.looked_at, other.looked_at) else max(one.looked_at or 0, other.looked_at or 0)
         return self.array(Array(prefix, rest, max(one.low, other.low), high, contained, looked_at, one.pointer))
@@ -244,14 +243,14 @@ class Algebra:
         """An array's shape; NOTHING where there is no such array."""
         low, high = kind.low, kind.high
         if not self.may_be(kind.rest):
-            high = _least(high, len(kind.prefix))
+            high = least(high, len(kind.prefix))
         for each in kind.contained:
             if (each.high is not None and each.low > each.high) or (each.low and not self.may_be(each.shape)):
                 return NOTHING
             low = max(low, each.start + each.low) if each.low else low
         for place, shape in enumerate(kind.prefix):
             if not self.may_be(shape):
-                high = _least(high, place)
+                high = least(high, place)
                 break
         if high is not None and low > high:
             return NOTHING
@@ -284,7 +283,7 @@ class Algebra:
             members.append((name, Member(shape, required, declared)))
         layers = tuple(dict.fromkeys((*one.layers, *other.layers)))
         names = self.meet(one.names, other.names)
-        high = _least(one.high, other.high)
+        high = least(one.high, other.high)
         return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, one.pointer))
 
     def object(self, kind: Object) -> Shape:
@@ -436,10 +435,6 @@ def _are_values(shape: Shape) -> bool:
     return all(isinstance(kind, Value) for kind in shape.kinds)
 
 
-def _least(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else min(one, other)
-
-
 def _one_of(names: list[str]) -> str:
     """An expression of JSON Schema that is found in these texts alone."""
     return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
@@ -468,44 +463,3 @@ def string_holds(kind: String, text: str) -> bool:
     """Whether a text is of a kind."""
     sized = kind.low <= len(text) and (kind.high is None or len(text) <= kind.high)
     return sized and all(found_in(one, text) for one in kind.found) and not any(found_in(one, text) for one in kind.never)
-
-
-def _meet_numbers(one: Number, other: Number) -> Shape:
-    low = _tighter(one.low, other.low, max)
-    high = _tighter(one.high, other.high, min)
-    if _is_crossed(low, high):
-        return NOTHING
-    integer, never = one.is_integer or other.is_integer, one.never | other.never
-    multiples = one.multiples | other.multiples
-    if multiples & never or (integer and 1 in never):
-        return NOTHING
-    return Shape((Number(low, high, multiples, integer, never, one.pointer),))
-
-
-def _is_crossed(low: Bound | None, high: Bound | None) -> bool:
-    """Whether no number lies within two bounds."""
-    if low is None or high is None:
-        return False
-    return low.value > high.value or (low.value == high.value and (low.is_open or high.is_open))
-
-
-def _tighter(one: Bound | None, other: Bound | None, choose: Callable[[Decimal, Decimal], Decimal]) -> Bound | None:
-    if one is None or other is None:
-        return other if one is None else one
-    if one.value == other.value:
-        return Bound(one.value, one.is_open or other.is_open)
-    return one if choose(one.value, other.value) == one.value else other
-
-
-def _meet_strings(one: String, other: String) -> Shape:
-    low, high = max(one.low, other.low), _least(one.high, other.high)
-    if high is not None and low > high:
-        return NOTHING
-    met = String(one.found | other.found, one.never | other.never, low, high, one.pointer)
-    return NOTHING if (met.found or met.never) and is_empty(_search(met.found, met.never)) else Shape((met,))
-
-
-@lru_cache(maxsize=1024)
-def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
-    parts = [read_search(pattern) for pattern in sorted(found)]
-    return both(*parts, *(Not(read_search(pattern)) for pattern in sorted(never)))

@@ -1,0 +1,61 @@
+"""What two kinds of numbers, or of strings, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+
+from routine_grammar.grammar.json_number import Bound
+from routine_grammar.grammar.pattern import Not, Pattern, both
+from routine_grammar.grammar.pattern_reader import read_search
+from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
+from routine_grammar.grammar.unit_automaton import is_empty
+
+
+def least(one: int | None, other: int | None) -> int | None:
+    """The lesser of two bounds, where None is none."""
+    return other if one is None else one if other is None else min(one, other)
+
+
+def meet_numbers(one: Number, other: Number) -> Shape:
+    """The numbers that are of both kinds."""
+    low = _tighter(one.low, other.low, max)
+    high = _tighter(one.high, other.high, min)
+    if _is_crossed(low, high):
+        return NOTHING
+    integer, never = one.is_integer or other.is_integer, one.never | other.never
+    multiples = one.multiples | other.multiples
+    if multiples & never or (integer and 1 in never):
+        return NOTHING
+    return Shape((Number(low, high, multiples, integer, never, one.pointer),))
+
+
+def _is_crossed(low: Bound | None, high: Bound | None) -> bool:
+    """Whether no number lies within two bounds."""
+    if low is None or high is None:
+        return False
+    return low.value > high.value or (low.value == high.value and (low.is_open or high.is_open))
+
+
+def _tighter(one: Bound | None, other: Bound | None, choose: Callable[[Decimal, Decimal], Decimal]) -> Bound | None:
+    if one is None or other is None:
+        return other if one is None else one
+    if one.value == other.value:
+        return Bound(one.value, one.is_open or other.is_open)
+    return one if choose(one.value, other.value) == one.value else other
+
+
+def meet_strings(one: String, other: String) -> Shape:
+    """The strings that are of both kinds."""
+    low, high = max(one.low, other.low), least(one.high, other.high)
+    if high is not None and low > high:
+        return NOTHING
+    met = String(one.found | other.found, one.never | other.never, low, high, one.pointer)
+    return NOTHING if (met.found or met.never) and is_empty(_search(met.found, met.never)) else Shape((met,))
+
+
+@lru_cache(maxsize=1024)
+def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
+    parts = [read_search(pattern) for pattern in sorted(found)]
+    return both(*parts, *(Not(read_search(pattern)) for pattern in sorted(never)))
