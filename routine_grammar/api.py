@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.distinct import Watch
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.explanation import Explanation, explain, with_schema
 from routine_grammar.grammar.dialects import load_dialect
@@ -23,8 +24,9 @@ from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
 from routine_grammar.grammar.turn import TurnScope, live_keys, possible_keys, turn_grammar, whole_grammar
+from routine_grammar.masks.distinct import AnyRows, rows_of
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, item_type, key_types
 from routine_grammar.routine.graph import START, Graph, Move
@@ -80,7 +82,8 @@ class Grammar:
 
     def accepts(self, text: str) -> bool:
         """Whether `text` is a whole text of the grammar, markers written as their characters."""
-        return self._automaton.accepts(text.encode(errors="surrogatepass"))
+        data = text.encode(errors="surrogatepass")
+        return Watch(self._automaton).accepts(data) if self._automaton.is_distinct else self._automaton.accepts(data)
 
     def explain(self, text: str) -> Explanation:
         """How far the grammar reads `text`, why no further, and what may come there; `print` it.
@@ -115,12 +118,11 @@ class Grammar:
     def _automaton(self) -> Automaton:
         return Automaton(self.tree)
 
-    def _rows(self, vocabulary: Vocabulary) -> TokenRows:
-        known = self.__dict__.setdefault("_rows_of", {})
+    def _rows(self, vocabulary: Vocabulary) -> AnyRows:
+        known: dict[Vocabulary, AnyRows] = self.__dict__.setdefault("_rows_of", {})
         if vocabulary not in known:
-            known[vocabulary] = TokenRows(Automaton(self.tree, vocabulary.special), VocabularyRows.shared(vocabulary))
-        rows: TokenRows = known[vocabulary]
-        return rows
+            known[vocabulary] = rows_of(Automaton(self.tree, vocabulary.special), VocabularyRows.shared(vocabulary))
+        return known[vocabulary]
 
 
 @dataclass(frozen=True)

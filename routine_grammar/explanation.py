@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.distinct import Watch
 from routine_grammar.automaton.tracing import Way, trace
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.schema.algebra import found_in
@@ -63,7 +64,8 @@ def explain(grammar: Grammar, automaton: Automaton, text: str) -> Explanation:
     Raises `GrammarTooLargeError` where there are too many ways to read it.
     """
     data = text.encode(errors="surrogatepass")
-    traced = trace(grammar, data)
+    count, repeats = Watch(automaton).read(data) if automaton.is_distinct else (len(data), False)
+    traced = trace(grammar, data[:count])
     read = len(data[: traced.read].decode(errors="ignore"))  # a character that is refused by its second byte is not read
     row = automaton.after(automaton.start(), data[: traced.read])
     assert row is not None, "the tree reads what the automaton does"
@@ -71,6 +73,7 @@ def explain(grammar: Grammar, automaton: Automaton, text: str) -> Explanation:
     forced = bytes(piece for piece in pieces if isinstance(piece, int)).decode(errors="ignore")
     goes_on = [way for way in traced.ways if way.text or way.leaf is not None]
     told = list(dict.fromkeys(map(_told, goes_on)))
+    told += ["what repeats no element of the list"] if repeats else []
     rules = dict.fromkeys(way.rules for way in goes_on if way.rules)
     return Explanation(
         read=read,

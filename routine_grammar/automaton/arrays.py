@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import EDGES, FORWARD, UNKNOWN, Tables
+from routine_grammar.automaton.step import EDGES, FORWARD, MARK, UNKNOWN, Tables
 
 S = TypeVar("S", bound=np.generic)
 
@@ -106,6 +106,10 @@ class SkeletonArrays:
         self._forward[index] = target
         self._forward_return[index] = after
         self._kind[index] = FORWARD
+
+    def set_mark(self, index: int) -> None:
+        """Make a state one that is only there to be returned from."""
+        self._kind[index] = MARK
 
     def set_edges(self, index: int, edges: Sequence[Edge], symbols: Sequence[tuple[int, int]] = ()) -> None:
         """Give a state its edges, at most one a byte."""

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton import marks
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.arrays import SkeletonArrays
 from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.marks import Event
 from routine_grammar.automaton.skeleton import Skeleton
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration, Tables
+from routine_grammar.automaton.step import COUNTED, DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Grammar
 
@@ -27,6 +29,7 @@ class Automaton:
     """A grammar ready to be stepped through. States are made when first needed; safe to share between sequences.
 
     `symbols` are the markers that count as one symbol each; other markers are their bytes.
+    Where lists have to have no two equal elements (`is_distinct`), that is not its own to tell: `Watch` does.
     Raises `GrammarError` for an empty language or left recursion, `GrammarTooLargeError` past a bound.
     """
 
@@ -36,6 +39,9 @@ class Automaton:
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.skeleton = Skeleton(grammar, self.library, self._numbers)
         self.farthest = self.skeleton.root_facts.farthest
+        self.is_distinct = grammar.has_distinct
+        if self.is_distinct:
+            self.skeleton.require_marks()
         self._scratch = np.zeros(HEAD + STACK, np.int32)
 
     def require_clear(self) -> None:
@@ -85,6 +91,25 @@ class Automaton:
 
         return self._checked(taken, self.run(take))
 
+    def after_with_events(self, row: Configuration, data: bytes) -> tuple[Configuration | None, list[Event]]:
+        """As `after`, with what lists of distinct elements, and their elements, begin and end in between."""
+        taken, before = row.copy(), np.empty_like(row)
+        array = np.frombuffer(data, np.uint8)
+        events, count = np.zeros((2 * STACK * (len(data) + 1), 2), np.int32), np.zeros(1, np.int32)
+
+        def take(tables: Tables) -> int:
+            taken[:] = row
+            return marks.take_noting(tables, taken, before, array, events, count)
+
+        after = self._checked(taken, self.run(take))
+        return after, [(offset, what) for offset, what in events[: count[0]].tolist()]
+
+    def room(self, row: Configuration) -> int:
+        """How many texts the string at hand can become at least, each of another length; 0 where that is not known."""
+        if row[0] >= COUNTED or not self.library.grows(int(row[0])):
+            return 0
+        return stepping.NO_BOUNDS if not row[3] else self.library.lengths_left(int(row[0]), int(row[2]), int(row[3]))
+
     def after_symbol(self, row: Configuration, symbol: Symbol) -> Configuration | None:
         """The configuration after a symbol; None where it is not allowed."""
         number = self._numbers.get(symbol)
@@ -111,7 +136,10 @@ class Automaton:
         return int(stepping.distance_to_end(self.tables(), row))
 
     def accepts(self, data: bytes) -> bool:
-        """Whether the bytes are a whole text of the grammar (markers that are symbols can't be written as bytes)."""
+        """Whether the bytes are a whole text of the grammar (markers that are symbols can't be written as bytes).
+
+        That elements of a list differ is not looked at.
+        """
         row = self.after(self.start(), data)
         return row is not None and self.may_end(row)
 

@@ -13,7 +13,20 @@ from routine_grammar.automaton.components import components
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.terminals import Terminal
-from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence, walk
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Distinct,
+    Element,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+    walk,
+)
 
 INFINITE = 1 << 30  # the length of texts that there are none of
 LONGEST = INFINITE - 1  # lengths past it count as this one
@@ -78,7 +91,7 @@ class Analysis:
                 return calls
             case Choice(items):
                 return set[str]().union(*(self._leading_calls(item) for item in items))
-            case Optional(item) | Repeat(item, _, _):
+            case Optional(item) | Repeat(item, _, _) | Distinct(item) | Element(item):
                 return self._leading_calls(item)
             case _:
                 return set()
@@ -136,6 +149,8 @@ class Analysis:
                 return _optional(self.of(item))
             case Repeat(item, low, high):
                 return _repeat(self.of(item), low, high)
+            case Distinct(item) | Element(item):
+                return self.of(item)
 
     def _leaf(self, pattern: Terminal) -> Facts:
         library = self._library

@@ -7,6 +7,7 @@ the library. A string whose length has bounds is one automaton for all bounds, a
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -115,6 +116,8 @@ class LeafLibrary:
         self._first: dict[int, int] = {}
         self._extends: dict[int, int] = {}
         self._farthest: dict[int, int] = {}
+        self._strings: list[tuple[int, int]] = []  # the first state of each JSON string, and the one behind its last
+        self._grows: dict[int, bool] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -132,7 +135,10 @@ class LeafLibrary:
         automaton = compile_leaf(terminal) if start is None else None
         with self._lock:
             if terminal not in self._starts:
-                self._starts[terminal] = self._append(automaton) if automaton is not None else start  # type: ignore[assignment]
+                if automaton is not None:
+                    start = self._append(automaton, is_string=isinstance(terminal, JsonString))
+                assert start is not None
+                self._starts[terminal] = start
             return self._starts[terminal]
 
     def next(self, state: int, byte: int) -> int:
@@ -187,6 +193,38 @@ class LeafLibrary:
                 self._farthest[state] = max(self._bytes_left(one, int(self.bounds[number, 0]) + 1, number) for one in states)
         return self._farthest[state]
 
+    def grows(self, state: int) -> bool:
+        """Whether a state is of a JSON string that can still become longer and longer, but for bounds on its length."""
+        if state not in self._grows:
+            place = bisect_right(self._strings, (state, MAX_STATES)) - 1
+            is_string = place >= 0 and state < self._strings[place][1]
+            self._grows[state] = is_string and bool(self._has_cycle(np.flatnonzero(self._reachable(state))))
+        return self._grows[state]
+
+    def lengths_left(self, state: int, count: int, number: int) -> int:
+        """Of how many lengths at least a counted string may still become, after so many characters and with these bounds."""
+        low, high = map(int, self.bounds[number, :2])
+        if high == NO_BOUNDS:
+            return NO_BOUNDS
+        counts = self.counts[self.counted[state]]
+        gaps = np.flatnonzero(counts != np.arange(MAX_LAYERS))
+        least = int(gaps[-1]) + 1 if len(gaps) else 0
+        return max(0, high - count - max(low - count, least))
+
+    def _has_cycle(self, states: npt.NDArray[np.int64]) -> bool:
+        """Whether some of these states, which lead to no others, lead to themselves."""
+        inside = np.zeros(self.size, np.bool_)
+        inside[states] = True
+        while len(states):
+            leads_on = (self.table[states] >= 0) & inside[np.maximum(self.table[states], 0)]
+            kept = states[leads_on.any(axis=1)]
+            if len(kept) == len(states):
+                return True
+            inside[states] = False
+            inside[kept] = True
+            states = kept
+        return False
+
     def _allowed(self, state: int) -> npt.NDArray[np.bool_]:
         if state < COUNTED:
             return np.asarray(self.table[state] != DEAD)
@@ -223,7 +261,9 @@ class LeafLibrary:
             automaton = compile_counted(whole)
             with self._lock:
                 if whole not in self._leaves:
-                    self._leaves[whole] = None if automaton is None else (self._append(automaton), automaton.counting)
+                    self._leaves[whole] = (
+                        None if automaton is None else (self._append(automaton, is_string=True), automaton.counting)
+                    )
         known = self._leaves[whole]
         if known is None:
             return None
@@ -248,7 +288,7 @@ class LeafLibrary:
                 self.pseudo = np.concatenate([self.pseudo, np.array([key], np.int32)])
             return COUNTED + self._pseudo_numbers[key]
 
-    def _append(self, automaton: LeafAutomaton) -> int:
+    def _append(self, automaton: LeafAutomaton, *, is_string: bool) -> int:
         base, count = self.size, len(automaton.table)
         if base + count > MAX_STATES:
             raise GrammarTooLargeError(f"the leaves of this process have more than {MAX_STATES} states, the bound")
@@ -262,6 +302,8 @@ class LeafLibrary:
         self.distance[base : base + count] = _distances(automaton)
         if automaton.counting is not None:
             self._append_counting(base, automaton.counting)
+        if is_string:
+            self._strings.append((base, base + count))
         self.size = base + count
         return base
 

@@ -13,7 +13,19 @@ from enum import IntEnum
 from routine_grammar.automaton.facts import INFINITE, Analysis, joined_length
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarTooLargeError
-from routine_grammar.grammar.tree import Call, Choice, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Distinct,
+    Element,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+)
 
 MAX_POINTS = 200_000
 END = 0
@@ -89,6 +101,8 @@ class Points:
                 return self._point([Item(Read.NOTHING, None, self.place(item, then)), Item(Read.NOTHING, None, then)])
             case Repeat(item, low, high):
                 return self._repeat(item, low, high, then)
+            case Distinct(item) | Element(item):
+                return self.place(item, then)
 
     def _way(self, node: Node, then: int) -> Item:
         """One way of a choice; a literal needs no point of its own."""

@@ -11,66 +11,22 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import NamedTuple
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
 from routine_grammar.automaton.facts import ELSEWHERE, INFINITE, LONGEST, Analysis
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.points import END, Points, Read
-from routine_grammar.automaton.step import DEAD, RETURN, SKELETON
+from routine_grammar.automaton.reading import JUST_END, Ends, Gathering, Reading, size_of
+from routine_grammar.automaton.step import DEAD, ELEMENT, LIST, RETURN, SKELETON
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.tree import Grammar
+from routine_grammar.grammar.tree import Distinct, Element, Grammar
 
 MAX_STATES = 1_000_000
 # What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
 MOST_LOOKED_AT = 500
+MAX_MARKED = 20_000  # states of a grammar with lists of distinct elements
 MAX_EXPLORED = {"states": 2_000, "points": 400_000}
 ALL_BYTES = (1 << 256) - 1
-
-Ends = tuple[int, ...]  # the points after a group, sorted
-
-
-class Reading(NamedTuple):
-    """A skeleton state before it is a number: all that may be read next, in canonical order."""
-
-    literals: tuple[tuple[bytes, int], ...] = ()
-    leaves: tuple[tuple[int, Ends], ...] = ()
-    rules: tuple[tuple[str, Ends], ...] = ()
-    symbols: tuple[tuple[int, Ends], ...] = ()
-    end: bool = False
-
-
-JUST_END = Reading(end=True)
-
-
-class _Gathering:
-    """A reading under way."""
-
-    def __init__(self) -> None:
-        self.literals: set[tuple[bytes, int]] = set()
-        self.leaves: dict[int, set[int]] = {}
-        self.rules: dict[str, set[int]] = {}
-        self.symbols: dict[int, set[int]] = {}
-        self.end = False
-
-    def add(self, reading: Reading) -> None:
-        self.literals.update(reading.literals)
-        for state, ends in reading.leaves:
-            self.leaves.setdefault(state, set()).update(ends)
-        for rule, ends in reading.rules:
-            self.rules.setdefault(rule, set()).update(ends)
-        for symbol, ends in reading.symbols:
-            self.symbols.setdefault(symbol, set()).update(ends)
-        self.end = self.end or reading.end
-
-    def reading(self) -> Reading:
-        return Reading(
-            tuple(sorted(self.literals)),
-            tuple(sorted((state, tuple(sorted(ends))) for state, ends in self.leaves.items())),
-            tuple(sorted((rule, tuple(sorted(ends))) for rule, ends in self.rules.items())),
-            tuple(sorted((symbol, tuple(sorted(ends))) for symbol, ends in self.symbols.items())),
-            self.end,
-        )
 
 
 class Skeleton:
@@ -87,6 +43,8 @@ class Skeleton:
         self._closures: dict[Ends, Reading] = {}
         self._firsts: dict[Ends, int] = {}
         self._extends: dict[str, int] = {}
+        self._rules = grammar.rules
+        self._bodies: dict[str, int] = {}
         self._rule_starts: dict[str, int] = {}
         self._rule_of_start: dict[int, str] = {}
         self.arrays = SkeletonArrays()
@@ -95,9 +53,15 @@ class Skeleton:
             raise GrammarError("the grammar allows no text at all")
         if self.root_facts.shortest >= LONGEST:
             raise GrammarTooLargeError(f"the grammar's shortest text has at least {LONGEST} bytes, the bound")
-        self._number(JUST_END)  # FINAL
-        self._expand(0)
+        self._begin()
         self.start = self._state(self._closure((self._points.place(grammar.root, END),)))
+
+    def _begin(self) -> None:
+        """Make FINAL, which only ends, and the marks LIST and ELEMENT."""
+        self._number(JUST_END)
+        self._expand(0)
+        for _ in (LIST, ELEMENT):
+            self.arrays.set_mark(self._new(None, 0, True))
 
     @property
     def size(self) -> int:
@@ -116,10 +80,19 @@ class Skeleton:
     def require_clear(self) -> None:
         """Raise as `expand` would where recursive rules can be read in too many ways, as far as some states tell."""
         if self._analysis.recursive:
-            looked_at = 0
-            while looked_at < min(self.size, MOST_LOOKED_AT):
-                self.expand(looked_at)
-                looked_at += 1
+            self._look_at(MOST_LOOKED_AT)
+
+    def require_marks(self) -> None:
+        """Raise where lists of distinct elements can't be told from what else may stand there. Makes all states."""
+        self._look_at(MAX_MARKED)
+        if self.size > MAX_MARKED:
+            raise GrammarTooLargeError(f"a grammar of lists of distinct elements has more than {MAX_MARKED} states, the bound")
+
+    def _look_at(self, most: int) -> None:
+        looked_at = 0
+        while looked_at < min(self.size, most):
+            self.expand(looked_at)
+            looked_at += 1
 
     # States and their numbers
 
@@ -133,7 +106,7 @@ class Skeleton:
         index = self._numbers.get(reading)
         if index is None:
             self._count("states", 1)
-            self._count("points", _size(reading))
+            self._count("points", size_of(reading))
             index = self._numbers[reading] = self._new(reading, self._distance(reading), self._saturated(reading).end)
         return index
 
@@ -176,7 +149,7 @@ class Skeleton:
         known = self._closures.get(key)
         if known is not None:
             return known
-        found, seen, todo = _Gathering(), set(key), list(key)
+        found, seen, todo = Gathering(), set(key), list(key)
         while todo:
             point = todo.pop()
             if point == END:
@@ -225,7 +198,7 @@ class Skeleton:
         """The reading with all that may follow leaves that may end here."""
         if not any(self._library.is_accepting(state) for state, _ in reading.leaves):
             return reading
-        found, done = _Gathering(), set()
+        found, done = Gathering(), set()
         found.add(reading)
         while todo := [
             (state, key)
@@ -277,13 +250,13 @@ class Skeleton:
         trial._numbers, trial._readings, trial.arrays = {}, [], SkeletonArrays()
         trial._rule_starts, trial._rule_of_start = {}, {}
         trial._extends = {**self._extends, **guess}
-        trial._number(JUST_END)
-        trial._expand(0)
+        trial._bodies = {}
+        trial._begin()
         return trial
 
     def _explored_extends(self, rule: str) -> int:
         """`extends` of a rule, read off its states."""
-        extends, todo, seen = 0, [self._rule_start(rule)], set[int]()
+        extends, todo, seen = 0, [self._body(rule)], set[int]()
         while todo:
             state = todo.pop()
             if state < SKELETON or state in seen:
@@ -311,10 +284,23 @@ class Skeleton:
         return self._rule_extends(self._rule_of_start[state])
 
     def _rule_start(self, rule: str) -> int:
+        """The state in which a rule is entered: a list or an element of one leaves a mark on the stack."""
         if rule not in self._rule_starts:
-            start = self._rule_starts[rule] = self._state(self._closure((self._points.body(rule),)))
+            start = body = self._body(rule)
+            if isinstance(self._rules[rule], Distinct | Element):
+                index = self._new(None, self._analysis.rule(rule).shortest, False)
+                self.arrays.set_forward(index, body, LIST if isinstance(self._rules[rule], Distinct) else ELEMENT)
+                start = SKELETON + index
+            self._rule_starts[rule] = start
             self._rule_of_start.setdefault(start, rule)
         return self._rule_starts[rule]
+
+    def _body(self, rule: str) -> int:
+        """The first state of what a rule reads."""
+        if rule not in self._bodies:
+            start = self._bodies[rule] = self._state(self._closure((self._points.body(rule),)))
+            self._rule_of_start.setdefault(start, rule)
+        return self._bodies[rule]
 
     def _entered(self, reading: Reading) -> tuple[int, int] | None:
         """`(state to enter, state to return to)` where a reading is nothing but one clear call, else None."""
@@ -411,7 +397,7 @@ class Skeleton:
 
     def _after(self, rests: Iterable[tuple[bytes, int]], leaves: Iterable[tuple[int, Ends]]) -> Reading:
         """The reading of rests of literals and of leaves under way, either possibly complete."""
-        found, points = _Gathering(), set[int]()
+        found, points = Gathering(), set[int]()
         for text, then in rests:
             if text:
                 found.literals.add((text, then))
@@ -444,16 +430,19 @@ class Skeleton:
             if not unclear:
                 return reading
             opened.update(unclear)
-            found = _Gathering()
+            found = Gathering()
             found.add(reading._replace(rules=tuple(call for call in calls if call not in opened)))
             for rule, ends in unclear:
+                self._require_unmarked(rule)
                 found.add(self._closure((self._points.body(rule, ends),)))
             reading = self._saturated(found.reading())
 
-
-def _size(reading: Reading) -> int:
-    """How many configurations a reading is."""
-    return len(reading.literals) + sum(len(ends) for group in (reading.leaves, reading.rules) for _, ends in group)
+    def _require_unmarked(self, rule: str) -> None:
+        """Raise where a rule would be read beside others and not be entered: what it leaves a mark for would not be watched."""
+        tree = self._rules[rule]
+        if isinstance(tree, Distinct | Element):
+            told = f"rule {rule}: what else may stand there can't be told from a list of distinct elements"
+            raise GrammarError(f"{told}, or from one of them")
 
 
 def _others(firsts: list[int], position: int) -> int:

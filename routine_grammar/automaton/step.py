@@ -23,10 +23,11 @@ NEED = -16  # NEED - i: skeleton state i has to be expanded first
 COUNTED = 1 << 23
 SKELETON = 1 << 24
 FINAL = SKELETON  # the skeleton's state 0: the whole grammar is complete
+LIST, ELEMENT = SKELETON + 1, SKELETON + 2  # what a list of distinct elements, and each of these, returns to before its caller
 HEAD = 4  # what stands in a row before the return states
 STACK = 32
 NO_BOUNDS = (1 << 31) - 1  # the upper bound of a count that has none
-UNKNOWN, EDGES, FORWARD = 0, 1, 2
+UNKNOWN, EDGES, FORWARD, MARK = 0, 1, 2, 3
 
 Configuration = npt.NDArray[np.int32]  # [HEAD + STACK]
 
@@ -35,7 +36,8 @@ class Tables(NamedTuple):
     """The arrays of one automaton. Leaf arrays are the library's; the rest is indexed by skeleton state or by edge.
 
     An edge takes its byte and goes to its target; an edge with `edge_enters` takes nothing, pushes its return state (-1:
-    none) and enters the target, which takes the byte. A FORWARD state is left for its target at once, pushing likewise.
+    none) and enters the target, which takes the byte. A FORWARD state is left for its target at once, pushing likewise; a MARK
+    is left for what it returns to.
     """
 
     leaf_table: npt.NDArray[np.int32]
@@ -89,6 +91,9 @@ def settle(t: Tables, row: Configuration, state: int) -> int:
             i = state - SKELETON
             if t.kind[i] == UNKNOWN:
                 return NEED - i
+            if t.kind[i] == MARK:
+                state = RETURN
+                continue
             if t.kind[i] != FORWARD:
                 return state
             if not push(row, t.forward_return[i]):
@@ -142,10 +147,10 @@ def find_edge(t: Tables, i: int, byte: int) -> int:
 
 
 @jit
-def step(t: Tables, row: Configuration, byte: int) -> int:
-    """Take one byte from the settled configuration `row`, in place.
+def approach(t: Tables, row: Configuration, byte: int) -> int:
+    """Return from and enter what has to be for `byte` to be taken; returns where the byte leads, not yet settled.
 
-    Returns the new state (also stored in the row), or DEAD, OVERFLOW or NEED - i; then the row's content is undefined.
+    That may be RETURN; else DEAD, OVERFLOW or NEED - i, and then the row's content is undefined.
     """
     state = int(row[0])
     while True:
@@ -178,9 +183,20 @@ def step(t: Tables, row: Configuration, byte: int) -> int:
                 if state < 0:
                     return state
                 continue
+        return target
+
+
+@jit
+def step(t: Tables, row: Configuration, byte: int) -> int:
+    """Take one byte from the settled configuration `row`, in place.
+
+    Returns the new state (also stored in the row), or DEAD, OVERFLOW or NEED - i; then the row's content is undefined.
+    """
+    target = approach(t, row, byte)
+    if target >= 0 or target == RETURN:
         target = settle(t, row, target)
         row[0] = target
-        return target
+    return target
 
 
 @jit

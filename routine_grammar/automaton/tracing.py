@@ -13,7 +13,20 @@ import numpy as np
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarTooLargeError
-from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Distinct,
+    Element,
+    Grammar,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+)
 
 MAX_WAYS = 50_000
 
@@ -159,11 +172,17 @@ class _Tracer:
                 yield rest
             case Choice(items):
                 yield from ((item, rest) for item in items)
-            case Optional(item):
+            case Distinct(item) | Element(item):
                 yield item, rest
-                yield rest
+            case Optional(item):
+                yield from ((item, rest), rest)
             case Repeat(item, low, high):
-                if high != 0:
-                    yield item, (Repeat(item, max(low - 1, 0), None if high is None else high - 1), rest)
-                if low == 0:
-                    yield rest
+                yield from _repeated(item, low, high, rest)
+
+
+def _repeated(item: Node, low: int, high: int | None, rest: _Stack) -> Iterator[_Stack]:
+    """What the stack of a repetition may become."""
+    if high != 0:
+        yield item, (Repeat(item, max(low - 1, 0), None if high is None else high - 1), rest)
+    if low == 0:
+        yield rest

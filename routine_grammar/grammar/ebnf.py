@@ -20,8 +20,10 @@ ROOT = "root"
 def grammar_to_ebnf(grammar: Grammar) -> str:
     """The grammar as xgrammar's EBNF, beginning at `root`.
 
-    Raises `GrammarError` for a leaf that can't be read, `GrammarTooLargeError` for one of too many states.
+    Raises `GrammarError` for a leaf that can't be read and for lists of distinct elements, `GrammarTooLargeError` for a leaf
+    of too many states.
     """
+    grammar.require_plain("EBNF")
     names = {name: name for name in grammar.rules}
     if ROOT in names:
         names[ROOT] = next(name for number in range(2, len(names) + 3) if (name := f"{ROOT}_{number}") not in names)

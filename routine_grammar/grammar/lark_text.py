@@ -34,7 +34,9 @@ def grammar_to_lark(
 
     `special` are the ids of the texts that are one token of the vocabulary it is meant for: llguidance takes their ids.
     Its lexer keeps to the longest terminal: where terminals overlap (a thought beside a final answer) it allows less.
+    Raises `GrammarError` for lists of distinct elements.
     """
+    grammar.require_plain("Lark")
     return _Writer(grammar, flavour, special or {}).text(note)
 
 

@@ -11,6 +11,8 @@ from routine_grammar.grammar.tree import (
     MAX_DEPTH,
     Call,
     Choice,
+    Distinct,
+    Element,
     Grammar,
     Leaf,
     Literal,
@@ -75,6 +77,10 @@ def _dump(node: Node) -> Any:
             return ["opt", _dump(item)]
         case Repeat(item, low, high):
             return ["rep", _dump(item), low, high]
+        case Distinct(item, pointer):
+            return ["distinct", _dump(item), pointer]
+        case Element(item):
+            return ["element", _dump(item)]
 
 
 def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
@@ -97,5 +103,9 @@ def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
             return Optional(_load(item, leaves, depth + 1))
         case ["rep", item, int(low), int() | None as high]:
             return Repeat(_load(item, leaves, depth + 1), low, high)
+        case ["distinct", item, str(pointer)]:
+            return Distinct(_load(item, leaves, depth + 1), pointer)
+        case ["element", item]:
+            return Element(_load(item, leaves, depth + 1))
         case _:
             raise GrammarError(f"malformed node in grammar text: {json.dumps(value):.120}")

@@ -5,7 +5,20 @@ from __future__ import annotations
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.terminal_text import terminal_to_regex
-from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Distinct,
+    Element,
+    Grammar,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+)
 
 MAX_REGEX_CHARS = 4 * 2**20
 
@@ -13,9 +26,10 @@ MAX_REGEX_CHARS = 4 * 2**20
 def grammar_to_regex(grammar: Grammar) -> str:
     """A pattern that matches whole exactly the grammar's texts, markers as their characters.
 
-    Raises `GrammarError` for a recursive rule: no regular expression holds it; `GrammarTooLargeError` past the bounds: every
-    call of a rule is a copy of it.
+    Raises `GrammarError` for a recursive rule and for lists of distinct elements: no regular expression holds them;
+    `GrammarTooLargeError` past the bounds: every call of a rule is a copy of it.
     """
+    grammar.require_plain("a regular expression")
     try:
         return _Writer(grammar).write(grammar.root)
     except RecursionError as error:
@@ -45,6 +59,8 @@ class _Writer:
                 return f"(?:{self.write(item)})?"
             case Repeat(item, low, high):
                 return f"(?:{self.write(item)})" + _count(low, high)
+            case Distinct(item) | Element(item):  # never met: the grammar is plain
+                return self.write(item)
 
     def _rule(self, rule: str) -> str:
         if rule in self._open:

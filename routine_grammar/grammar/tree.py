@@ -80,7 +80,26 @@ class Repeat:
     high: int | None = None
 
 
-Node = Literal | Leaf | Marker | Call | Sequence | Choice | Optional | Repeat
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """A list of JSON values of which no two are equal: its `Element`s. It is the whole of a rule, and so are they.
+
+    No expression and no grammar without a memory says so: an automaton that is made of it watches its texts (`pointer`: of
+    the schema that wants it).
+    """
+
+    item: Node
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One value of the `Distinct` list around it."""
+
+    item: Node
+
+
+Node = Literal | Leaf | Marker | Call | Sequence | Choice | Optional | Repeat | Distinct | Element
 EMPTY = Sequence(())
 
 
@@ -89,7 +108,7 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Sequence(items) | Choice(items):
             return items
-        case Optional(item) | Repeat(item, _, _):
+        case Optional(item) | Repeat(item, _, _) | Distinct(item) | Element(item):
             return (item,)
         case _:
             return ()
@@ -135,6 +154,18 @@ class Grammar:
             if isinstance(node, Leaf) and named.setdefault(node.name, node.pattern) != node.pattern:
                 raise GrammarError(f"leaf {node.name} has two patterns: {named[node.name]!r} and {node.pattern!r}")
         return named
+
+    @property
+    def has_distinct(self) -> bool:
+        """Whether some list has to have no two equal elements."""
+        return any(isinstance(tree, Distinct) for tree in self.rules.values())
+
+    def require_plain(self, writing: str) -> None:
+        """Raise `GrammarError` where the grammar says what no `writing` (such as "Lark") can say."""
+        for name, tree in self.rules.items():
+            if isinstance(tree, Distinct):
+                told = f"rule {name}: that no two elements of a list are equal can't be written in {writing}"
+                raise GrammarError(f"{told} (uniqueItems at {tree.pointer or '/'!r})")
 
     def markers(self) -> frozenset[str]:
         """The texts of all markers."""
@@ -183,6 +214,8 @@ def _ends(node: Node, ending: set[str]) -> bool:
             return any(_ends(item, ending) for item in items)
         case Repeat(item, low, _):
             return low == 0 or _ends(item, ending)
+        case Distinct(item) | Element(item):
+            return _ends(item, ending)
         case _:
             return True
 
@@ -201,6 +234,8 @@ def _check_tree(name: str, tree: Node, rules: Mapping[str, Node]) -> int:
             raise GrammarTooLargeError(f"rule {name} has more than {MAX_NODES} nodes, the bound")
         for node in level:
             _check_node(name, node, rules)
+            if isinstance(node, Distinct | Element) and node is not tree:
+                raise GrammarError(f"rule {name} has a list of distinct elements, or an element, that is not the whole of it")
         level = [child for node in level for child in children(node)]
     raise GrammarTooLargeError(f"rule {name} is nested more than {MAX_DEPTH} deep, the bound")
 

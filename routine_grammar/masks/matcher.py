@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.automaton import Piece
-from routine_grammar.automaton.step import Configuration
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.rows import Bitmap, Run, TokenRows, set_bits
+from routine_grammar.masks.distinct import AnyRows, Place
+from routine_grammar.masks.rows import Bitmap, Run, set_bits
 
 
-class _Place(NamedTuple):
+class _Step(NamedTuple):
     """Where a sequence stands after its last `token`: `taken` tokens into a run of forced ones, where that was looked for."""
 
-    configuration: Configuration
+    place: Place
     token: int | None = None
     run: Run | None = None
     taken: int = 0
 
     @classmethod
-    def behind(cls, run: Run, place: int) -> _Place:
+    def behind(cls, run: Run, place: int) -> _Step:
         """Where a sequence stands after a token of a run; behind its last one no run is known yet."""
         return cls(run.after[place], run.tokens[place], run if place + 1 < len(run.tokens) else None, place + 1)
 
@@ -39,7 +39,7 @@ class Matcher:
 
     def __init__(
         self,
-        rows: TokenRows,
+        rows: AnyRows,
         budget: int | None = None,
         *,
         eos: Iterable[int] | None = None,
@@ -47,9 +47,8 @@ class Matcher:
     ) -> None:
         self._rows = rows
         self._canonical = canonical
-        self._automaton = rows.automaton
         self._eos = np.array(sorted(set(rows.vocabulary.eos if eos is None else eos)), np.int32)
-        self._history = [_Place(rows.automaton.start())]
+        self._history = [_Step(rows.start())]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
         if budget is not None:
@@ -84,16 +83,16 @@ class Matcher:
     @property
     def may_end(self) -> bool:
         """Whether the text may end here."""
-        return self._rows.row(self._configuration).ends
+        return self._rows.row(self._place).ends
 
     @property
     def fewest_tokens(self) -> int:
         """How few further tokens suffice to end the text, the end-of-text token not counted."""
-        return self._rows.fewest_tokens(self._configuration)
+        return self._rows.fewest_tokens(self._place)
 
     @property
-    def _configuration(self) -> Configuration:
-        return self._history[-1].configuration
+    def _place(self) -> Place:
+        return self._history[-1].place
 
     def advance(self, token_id: int) -> bool:
         """Take a token; False, and nothing changes, where it is not allowed.
@@ -106,20 +105,20 @@ class Matcher:
             raise VocabularyError(f"token id {token_id} is outside the vocabulary of {vocabulary.size} tokens")
         if self.finished:
             return False
-        configuration, _, run, taken = self._history[-1]
+        place, _, run, taken = self._history[-1]
         if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
-            self._history.append(_Place.behind(run, taken))
+            self._history.append(_Step.behind(run, taken))
             return True
         if token_id in self._eos:
             if not self.may_end:
                 return False
             self._finished_at = self.tokens + 1
-            self._history.append(_Place(configuration))
+            self._history.append(_Step(place))
             return True
-        after = self._rows.after(configuration, token_id)
+        after = self._rows.after(place, token_id)
         if after is None:
             return False
-        self._history.append(_Place(after, token_id))
+        self._history.append(_Step(after, token_id))
         return True
 
     def advance_all(self, token_ids: Sequence[int]) -> bool:
@@ -141,7 +140,7 @@ class Matcher:
             return
         end = min(taken + len(token_ids), len(run.tokens))
         if run.tokens[taken:end] == tuple(token_ids[: end - taken]):
-            self._history += [_Place.behind(run, place) for place in range(taken, end)]
+            self._history += [_Step.behind(run, place) for place in range(taken, end)]
 
     def rollback(self, count: int) -> None:
         """Undo the last `count` tokens."""
@@ -158,7 +157,7 @@ class Matcher:
             return np.zeros(0, np.int32)
         if (forced := self._forced_token()) is not None:
             return np.array([forced], np.int32)
-        current = self._configuration
+        current = self._place
         row = self._rows.row(current)
         ids = row.allowed
         left = self._tokens_left()
@@ -181,7 +180,7 @@ class Matcher:
             bits[:] = 0
             bits[forced >> 5] = 1 << (forced & 31)
             return
-        allowed = self._rows.row(self._configuration)
+        allowed = self._rows.row(self._place)
         if self._tokens_left() is None:
             allowed.write(bits)
             if allowed.ends:
@@ -192,7 +191,7 @@ class Matcher:
 
     def forced_pieces(self) -> list[Piece]:
         """The only bytes and marker symbols that can come next, up to the first choice."""
-        return [] if self.finished else self._automaton.forced_pieces(self._configuration)
+        return [] if self.finished else self._rows.automaton.forced_pieces(self._rows.configuration(self._place))
 
     def forced_tokens(self, most: int | None = None) -> list[int]:
         """The forced text as the tokenizer would write it, and the end of text where that is all that can come; at most `most`.
@@ -219,11 +218,11 @@ class Matcher:
 
     def _run(self) -> tuple[Run, int]:
         """The run of forced tokens that the sequence is in, and how many of them were taken."""
-        configuration, token, run, taken = self._history[-1]
+        place, token, run, taken = self._history[-1]
         if run is None:
-            run = self._rows.run(configuration, token)
+            run = self._rows.run(place, token)
             taken = 0
-            self._history[-1] = _Place(configuration, token, run, taken)
+            self._history[-1] = _Step(place, token, run, taken)
         return run, taken
 
     def _forced_token(self) -> int | None:
@@ -268,4 +267,4 @@ class Matcher:
         if self._text_budget is None:
             return None
         left = self._text_budget - self.tokens - 1 - ahead
-        return None if left >= self._automaton.farthest else left
+        return None if left >= self._rows.farthest(self._place) else left

@@ -10,7 +10,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,10 +78,10 @@ class Row:
 
 
 class Run(NamedTuple):
-    """Forced tokens, the configuration after each, and whether the text has to end behind them."""
+    """Forced tokens, where each leads, and whether the text has to end behind them."""
 
     tokens: tuple[int, ...]
-    after: tuple[Configuration, ...]
+    after: tuple[Any, ...]
     ends: bool
 
 
@@ -185,6 +185,18 @@ class TokenRows:
         self._runs: dict[tuple[bytes, str], Run] = {}
         self._unforced: set[bytes] = set()
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
+
+    def start(self) -> Configuration:
+        """Where every sequence begins."""
+        return self.automaton.start()
+
+    def configuration(self, place: Configuration) -> Configuration:
+        """The configuration at a place: itself."""
+        return place
+
+    def farthest(self, configuration: Configuration) -> int:
+        """How many tokens may suffice to end the text from anywhere behind a configuration, or more."""
+        return self.automaton.farthest
 
     def row(self, configuration: Configuration) -> Row:
         """The tokens allowed in a configuration."""
@@ -290,10 +302,12 @@ class TokenRows:
                 return self.automaton.after(configuration, data)
             except GrammarError:  # nested deeper than the return stack: such tokens are masked
                 return None
-        if token_id in self.symbol_tokens:
-            symbol = self.automaton.symbols[self.symbol_tokens.index(token_id)]
-            return self.automaton.after_symbol(configuration, symbol)
-        return None
+        symbol = self.symbol_of(token_id)
+        return None if symbol is None else self.automaton.after_symbol(configuration, symbol)
+
+    def symbol_of(self, token_id: int) -> str | None:
+        """The symbol of the automaton that a token is, if it is one."""
+        return self.automaton.symbols[self.symbol_tokens.index(token_id)] if token_id in self.symbol_tokens else None
 
     def _tokens_after(self, configuration: Configuration) -> Ids:
         allowed = self.row(configuration).allowed
@@ -304,12 +318,12 @@ class TokenRows:
             after = self.automaton.after_symbol(configuration, symbol)
             assert after is not None
             needed[place] = self.fewest_tokens(after)
-        groups, leads = self._grouped(configuration, allowed[~symbols])
+        groups, leads = self.grouped(configuration, allowed[~symbols])
         of_group = np.array([self.fewest_tokens(lead) for lead in leads], np.int32)
         needed[~symbols] = of_group[groups]
         return needed
 
-    def _grouped(self, configuration: Configuration, tokens: Ids) -> tuple[Ids, npt.NDArray[np.int32]]:
+    def grouped(self, configuration: Configuration, tokens: Ids) -> tuple[Ids, npt.NDArray[np.int32]]:
         """The group of every token and the configuration that each group leads to."""
         groups = np.zeros(len(tokens), np.int32)
         room = 64

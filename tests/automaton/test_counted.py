@@ -131,7 +131,7 @@ def test_the_distance_is_that_of_the_string_with_its_length_in_its_states(termin
     assert automaton is not None
     leaf = compile_leaf(terminal)
     plain = LeafLibrary()
-    base = plain._append(leaf)
+    base = plain._append(leaf, is_string=True)
     for _ in range(3):
         row, state = automaton.start(), base
         while state >= 0:
@@ -169,7 +169,7 @@ def test_masks_are_what_stepping_allows(low: int, more: int, seed: int) -> None:
         stepped = [
             token
             for token in range(vocabulary.size)
-            if vocabulary.tokens[token] and rows.after(matcher._configuration, token) is not None
+            if vocabulary.tokens[token] and rows.after(matcher._place, token) is not None
         ]
         assert [token for token in allowed.tolist() if token not in vocabulary.eos] == stepped
         assert matcher.advance(int(rng.choice(allowed)))

@@ -100,6 +100,7 @@ class Schemas:
         if "contains" in schema:
             self._set(schema, "minContains", 0.4, lambda: rng.randrange(3))
             self._set(schema, "maxContains", 0.3, lambda: rng.randrange(1, 3))
+        self._set(schema, "uniqueItems", 0.08, lambda: True)
         if rng.random() < 0.08:
             schema |= {"uniqueItems": True, "items": {"enum": [any_value(rng, 2) for _ in range(rng.randrange(1, 4))]}}
 

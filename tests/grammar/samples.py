@@ -8,7 +8,20 @@ from routine_grammar.automaton.facts import Analysis
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import RETURN
 from routine_grammar.grammar.terminals import Terminal
-from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
+from routine_grammar.grammar.tree import (
+    Call,
+    Choice,
+    Distinct,
+    Element,
+    Grammar,
+    Leaf,
+    Literal,
+    Marker,
+    Node,
+    Optional,
+    Repeat,
+    Sequence,
+)
 
 LARGEST = 3_000  # nodes drawn before a text comes to its end
 LIKELY = frozenset(b'abeimory_</>tcl017 \\u"')
@@ -54,6 +67,8 @@ class Sampler:
                 return self._word(pattern)
             case Call(rule):
                 return self._draw(self._grammar.rules[rule], depth + 1)
+            case Distinct(item) | Element(item):
+                return self._draw(item, depth)
             case Sequence(items):
                 return b"".join([self._draw(item, depth) for item in items])
             case Choice(items):

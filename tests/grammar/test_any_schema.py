@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.distinct import Watch
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT
 from routine_grammar.grammar.schema.algebra import Undecided, string_holds
@@ -39,10 +40,10 @@ def is_valid(judge: Draft202012Validator, value: Any) -> bool | None:
 NOTHING = "nothing is allowed"
 
 
-def compiled(schema: Any) -> Automaton | str:
-    """A schema's automaton, or why there is none."""
+def compiled(schema: Any) -> Watch | str:
+    """A schema's automaton, with its lists of distinct elements, or why there is none."""
     try:
-        return Automaton(schema_to_grammar(schema))
+        return Watch(Automaton(schema_to_grammar(schema)))
     except UnsupportedSchemaError as error:
         return f"declined for {error.keyword}"
     except SchemaError as error:

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.payload import load_grammar
+from routine_grammar.masks.distinct import AnyRows, rows_of
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 
 MAX_COMPILED = 1024
@@ -31,7 +32,7 @@ class CompiledGrammars:
     def __init__(self, tokenizer: Any) -> None:
         self.vocabulary = Vocabulary.from_tokenizer(tokenizer)
         self._rows = VocabularyRows.shared(self.vocabulary)
-        self._compiled: OrderedDict[str, TokenRows] = OrderedDict()
+        self._compiled: OrderedDict[str, AnyRows] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -43,14 +44,14 @@ class CompiledGrammars:
                 known = cls._of[tokenizer] = cls(tokenizer)
             return known
 
-    def rows(self, payload: str) -> TokenRows:
+    def rows(self, payload: str) -> AnyRows:
         """The rows of a payload's grammar; raises `GrammarError` for one that is malformed or can't be compiled."""
         key = hashlib.sha256(payload.encode(errors="surrogatepass")).hexdigest()
         with self._lock:
             if key in self._compiled:
                 self._compiled.move_to_end(key)
                 return self._compiled[key]
-        rows = TokenRows(Automaton(load_grammar(payload), self.vocabulary.special), self._rows)
+        rows = rows_of(Automaton(load_grammar(payload), self.vocabulary.special), self._rows)
         rows.automaton.start()
         rows.automaton.require_clear()
         with self._lock:

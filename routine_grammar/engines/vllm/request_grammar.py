@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
+from routine_grammar.masks.distinct import AnyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
     """One request under one of our grammars. What fails here ends this request, never the engine."""
 
-    def __init__(self, rows: TokenRows, eos: Iterable[int], *, canonical: bool = True) -> None:
+    def __init__(self, rows: AnyRows, eos: Iterable[int], *, canonical: bool = True) -> None:
         self._rows = rows
         self._eos = sorted(set(eos)) or list(rows.vocabulary.eos)
         self._canonical = canonical

@@ -158,6 +158,8 @@ class Algebra:
     def _array_holds(self, kind: Array, value: list[Any]) -> bool:
         if len(value) < kind.low or (kind.high is not None and len(value) > kind.high):
             return False
+        if kind.is_distinct and len(set(map(key_of, value))) < len(value):
+            return False
         shapes = [*kind.prefix[: len(value)], *[kind.rest] * (len(value) - len(kind.prefix))]
         for each in kind.contained:
             count = sum(self.holds(each.shape, item) for item in value[each.start :])
@@ -237,7 +239,9 @@ class Algebra:
         rest, high = self.meet(one.rest, other.rest), least(one.high, other.high)
         contained = tuple(dict.fromkeys((*one.contained, *other.contained)))
         looked_at = None if None in (one.looked_at, other.looked_at) else max(one.looked_at or 0, other.looked_at or 0)
-        return self.array(Array(prefix, rest, max(one.low, other.low), high, contained, looked_at, one.pointer))
+        is_distinct = one.is_distinct or other.is_distinct
+        pointer = one.pointer if one.is_distinct or not is_distinct else other.pointer
+        return self.array(Array(prefix, rest, max(one.low, other.low), high, contained, looked_at, is_distinct, pointer))
 
     def array(self, kind: Array) -> Shape:
         """An array's shape; NOTHING where there is no such array."""
@@ -400,6 +404,8 @@ class Algebra:
         raise Undecided("an object that is not equal to a value")
 
     def _denied_array(self, kind: Array) -> Shape:
+        if kind.is_distinct:
+            raise Undecided("arrays in which some item comes twice")
         ways = [Array(high=kind.low - 1)] if kind.low else []
         ways += [Array(low=kind.high + 1)] if kind.high is not None else []
         for place, shape in enumerate(kind.prefix):

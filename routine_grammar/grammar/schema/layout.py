@@ -27,9 +27,22 @@ from routine_grammar.grammar.schema.shapes import (
     Shape,
     String,
     Value,
+    type_of,
 )
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal
-from routine_grammar.grammar.tree import EMPTY, Call, Leaf, Literal, Node, Optional, Repeat, choice, sequence
+from routine_grammar.grammar.tree import (
+    EMPTY,
+    Call,
+    Distinct,
+    Element,
+    Leaf,
+    Literal,
+    Node,
+    Optional,
+    Repeat,
+    choice,
+    sequence,
+)
 from routine_grammar.grammar.unit_automaton import automaton_of
 
 MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
@@ -84,6 +97,7 @@ class Layout:
 
     def node(self, shape: Shape) -> Node:
         """The texts of a shape's values. Raises `NothingAllowed` where there are none."""
+        self._require_one_array(shape)
         ways: list[Node] = []
         nothing = NothingAllowed("no value is left that the schema allows")
         for kind in shape.kinds:
@@ -95,6 +109,14 @@ class Layout:
         if not ways:
             raise nothing
         return choice(*ways)
+
+    def _require_one_array(self, shape: Shape) -> None:
+        """An array of distinct items is watched from its bracket on: no other array may begin as it does."""
+        if any(isinstance(kind, Array) and kind.is_distinct for kind in shape.kinds) and len(shape.kinds) > 1:
+            arrays = [kind for kind in self._algebra.opened(shape).kinds if type_of(kind) == "array"]
+            if len(arrays) > 1:
+                pointer = next(kind.pointer for kind in arrays if isinstance(kind, Array) and kind.is_distinct)
+                raise _no_unique("beside other arrays", pointer)
 
     def node_if_any(self, shape: Shape) -> Node | None:
         """The texts of a shape's values; None where there are none."""
@@ -142,8 +164,10 @@ class Layout:
 
     def called(self, name: str, node: Node) -> Node:
         """A node that is used often: itself where it is a terminal or a call, else a call of a rule of its own."""
-        if isinstance(node, Literal | Leaf | Call):
-            return node
+        return node if isinstance(node, Literal | Leaf | Call) else self._rule(name, node)
+
+    def _rule(self, name: str, node: Node) -> Call:
+        """A call of a rule that is this node."""
         if (name, node) not in self._shared:
             rule = self.fresh_rule(name)
             self._rules[rule] = node
@@ -236,6 +260,8 @@ class Layout:
     def _array(self, kind: Array) -> Node:
         if kind.high == 0:
             return Literal("[]")
+        if kind.is_distinct and kind.high != 1:
+            return self._distinct(kind)
         if kind.contained:
             return array_of(kind, self._algebra, self)
         if not kind.prefix and kind.rest == ANYTHING and not kind.low and kind.high is None:
@@ -269,6 +295,32 @@ class Layout:
             if place % _MEMBERS_A_RULE == _MEMBERS_A_RULE - 1:
                 tail = self.called("items", tail)
         return sequence(Literal("["), tail, Literal("]"))
+
+    def _distinct(self, kind: Array) -> Node:
+        """An array of which no two items are equal."""
+        if kind.low > 1:
+            raise _no_unique("with more than one item that has to be there, but of a few listed values", kind.pointer)
+        if kind.contained:
+            raise _no_unique("beside `contains`", kind.pointer)
+
+        def element(shape: Shape) -> Node | None:
+            node = self.node_if_any(shape)
+            return None if node is None else self._rule("element", Element(node))
+
+        own = len(kind.prefix)
+        most = None if kind.high is None else max(kind.high - own, 0)
+        more = element(kind.rest) if most != 0 else None
+        tail: Node = EMPTY if more is None else Repeat(sequence(_COMMA, more), 0, most if own or most is None else most - 1)
+        if own:
+            for place in range(own - 1, 0, -1):
+                item = element(kind.prefix[place])
+                tail = EMPTY if item is None else Optional(sequence(_COMMA, item, tail))
+        first = element(kind.prefix[0]) if own else more
+        if first is None and kind.low:
+            raise NothingAllowed("there is no item that the schema allows", pointer=kind.pointer)
+        filled = EMPTY if first is None else sequence(first, tail)
+        inner = filled if kind.low or first is None else Optional(filled)
+        return self._rule("distinct", Distinct(sequence(Literal("["), inner, Literal("]")), f"{kind.pointer}/uniqueItems"))
 
     def _object(self, kind: Object) -> Node:
         closed = self._form.closed and not any(layer.rest is not None for layer in kind.layers)
@@ -403,6 +455,11 @@ class Layout:
             constants = (Literal("true"), Literal("false"), Literal("null"))
             self._rules[value.rule] = choice(obj, array, form.string, form.number, *constants)
         return Call(self._any["value"])
+
+
+def _no_unique(told: str, pointer: str) -> UnsupportedSchemaError:
+    message = f"'uniqueItems' is not supported {told}"
+    return UnsupportedSchemaError(message, pointer=f"{pointer}/uniqueItems", keyword="uniqueItems")
 
 
 def _separated(items: Iterable[Node]) -> list[Node]:

@@ -46,7 +46,7 @@ from routine_grammar.grammar.schema.shapes import (
 
 MAX_NESTING = 64
 MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than a second
-MAX_UNIQUE = 10  # values of which each comes once: every set of them is a state
+MAX_UNIQUE = 10  # values of which each comes once as counts tell: every set of them is a state
 MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -398,9 +398,12 @@ class Reader:
                 raise unsupported(place, of_rest, "a list of schemas is `prefixItems` in this draft")
             rest, looked_at = self._inner(place.at(of_rest), nesting + 1), None
         contained = self._contained(place, nesting)
+        is_distinct = False
         if schema.get("uniqueItems", False) is not False and (high is None or high > 1):
-            contained += self._unique(place, joined(*prefix, rest))
-        return list(self.algebra.array(Array(prefix, rest, low, high, contained, looked_at, place.pointer)).kinds)
+            unique = self._unique(joined(*prefix, rest))
+            contained, is_distinct = (*contained, *(unique or ())), unique is None
+        array = Array(prefix, rest, low, high, contained, looked_at, is_distinct, place.pointer)
+        return list(self.algebra.array(array).kinds)
 
     def _contained(self, place: Place, nesting: int) -> tuple[Contained, ...]:
         """What `contains` says of an array; before 2019-09 one item was enough, and since 2020-12 it counts as evaluated."""
@@ -412,11 +415,13 @@ class Reader:
         looked_at = self._counts_evaluated and place.is_from(202012)
         return (Contained(shape, low, high, 0, looked_at),) if low or high is not None or looked_at else ()
 
-    def _unique(self, place: Place, items: Shape) -> tuple[Contained, ...]:
-        """That no item comes twice, where each is one of a few values."""
-        kinds = dict.fromkeys(self.algebra.opened(items).kinds)
+    def _unique(self, items: Shape) -> tuple[Contained, ...] | None:
+        """That no item comes twice, where each is one of a few values, as counts; None where it can't be told so."""
+        if items == ANYTHING or any(isinstance(kind, Named) for kind in items.kinds):
+            return None  # a name may be of a schema that is being read
+        kinds = dict.fromkeys(items.kinds)
         if not all(isinstance(kind, Value) for kind in kinds) or len(kinds) > MAX_UNIQUE:
-            raise unsupported(place, "uniqueItems", f"it is for items of at most {MAX_UNIQUE} listed values")
+            return None
         return tuple(Contained(Shape((kind,)), 0, 1) for kind in kinds)
 
     def _object(self, place: Place, nesting: int) -> list[Kind]:

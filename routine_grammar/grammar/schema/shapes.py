@@ -7,12 +7,15 @@ is needed, and two of them meet in a name of their own, so that meeting recursiv
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from routine_grammar.grammar.json_number import Bound
+
+MAX_EXPONENT_DIGITS = 1_000
 
 
 def _anything() -> Shape:
@@ -70,6 +73,7 @@ class Array:
     """Arrays of `low` to `high` items: the first ones of the shapes of `prefix`, the others of `rest`.
 
     `looked_at`: how many of the first items some schema has as its own; None: all. Only kept where that matters.
+    `is_distinct`: no two items are equal.
     """
 
     prefix: tuple[Shape, ...] = ()
@@ -78,6 +82,7 @@ class Array:
     high: int | None = None
     contained: tuple[Contained, ...] = ()
     looked_at: int | None = 0
+    is_distinct: bool = False
     pointer: str = field(default="", compare=False)
 
 
@@ -152,25 +157,48 @@ ANYTHING: Shape = Shape((Anything(),))
 
 def key_of(value: Any) -> str:
     """A text that is the same for equal JSON values. Raises `ValueError` for what is none, such as an infinite number."""
-    if isinstance(value, str):
+    if type(value) is str:
         return json.encoder.encode_basestring_ascii(value)
     return json.dumps(_canonical(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
+class _Numeral(str):
+    """A number as its text."""
+
+    def key(self) -> str:
+        """The same for equal numbers: as readers tell them apart that hold those with a fraction or exponent as floats."""
+        if self.lstrip("-").isdigit():
+            return "0" if self == "-0" else str(self)
+        if math.isfinite(rounded := float(self)):
+            return str(int(Decimal(repr(rounded)))) if rounded == int(rounded) else repr(rounded)
+        mantissa, _, exponent = self.lower().partition("e")  # too large for a float
+        whole, _, fraction = mantissa.partition(".")
+        if len(exponent) > MAX_EXPONENT_DIGITS:
+            return str(self)
+        digits = (whole + fraction).rstrip("0")
+        power = int(exponent) + len(whole) - len(digits)
+        return f"{'-' * self.startswith('-')}{digits.lstrip('-0')}e{power}"
+
+
+def key_of_text(text: bytes) -> str:
+    """As `key_of`, of a value as JSON text, with numbers of any size."""
+    return key_of(json.loads(text, parse_int=_Numeral, parse_float=_Numeral))
+
+
 def _canonical(value: Any) -> Any:
     match value:
+        case _Numeral():
+            return ["number", value.key()]
         case bool() | None | str():
             return value
         case int():
-            return ["n", str(value)]
+            return ["number", str(value)]
         case float():
-            number = Decimal(repr(value))
-            integral = number == number.to_integral_value() if number.is_finite() else False
-            return ["n", str(int(number)) if integral else str(number.normalize())] if number.is_finite() else value
+            return ["number", _Numeral(repr(value)).key()] if math.isfinite(value) else value
         case dict():
             return {name: _canonical(value[name]) for name in sorted(value)}
         case list() | tuple():
-            return [_canonical(item) for item in value]
+            return ["list", *(_canonical(item) for item in value)]
     raise ValueError(f"{type(value).__name__} is no JSON value")
 
 

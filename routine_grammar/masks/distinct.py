@@ -1,0 +1,243 @@
+"""Rows for grammars with lists of distinct elements: those of the automaton, without the tokens that repeat an element.
+
+Most tokens can't: they stay in a string that can become many others still. Of each configuration it is kept which tokens have
+to be looked at; which of these may not come is told anew for each text, as it depends on the elements that it has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton.automaton import Automaton, Piece
+from routine_grammar.automaton.distinct import Watch, Watched, elements, followed
+from routine_grammar.automaton.marks import BEGINS_ELEMENT, ENDS_ELEMENT, Event, events_of_tokens
+from routine_grammar.automaton.step import DEAD, HEAD, STACK, Configuration, Tables
+from routine_grammar.errors import GrammarError
+from routine_grammar.grammar.schema.shapes import key_of_text
+from routine_grammar.masks import walks
+from routine_grammar.masks.rows import Ids, Row, Run, TokenRows, VocabularyRows
+
+MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
+MAX_ROOM = 1_000  # elements in a list up to which a string with room for more needs no look
+_CUT_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
+_HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """The tokens allowed in a configuration that may repeat an element, or leave no way to the end but to repeat one.
+
+    `tokens` lead to the configurations `leads[group]`, each with `room[group]` for other texts; `events` are those of the
+    tokens that have any.
+    """
+
+    tokens: Ids
+    groups: npt.NDArray[np.int32]
+    leads: npt.NDArray[np.int32]
+    room: npt.NDArray[np.int64]
+    events: dict[int, tuple[Event, ...]]
+
+
+class DistinctRows:
+    """As `TokenRows`, where a sequence stands in lists of distinct elements too."""
+
+    def __init__(self, plain: TokenRows) -> None:
+        self.automaton = plain.automaton
+        self.vocabulary = plain.vocabulary
+        self._plain = plain
+        self._watch = Watch(plain.automaton)
+        self._suspects: OrderedDict[bytes, Suspects] = OrderedDict()
+        self._last: tuple[Watched | None, Row | None] = (None, None)  # asked for several times for one token
+
+    def start(self) -> Watched:
+        """Where every sequence begins."""
+        return self._watch.start()
+
+    def configuration(self, place: Watched) -> Configuration:
+        """The configuration at a place."""
+        return place.row
+
+    def farthest(self, place: Watched) -> int:
+        """As `TokenRows.farthest`: each element may cost some tokens to be told from."""
+        return self.automaton.farthest + 4 * (elements(place.lists) + 2)
+
+    def after(self, place: Watched, token_id: int) -> Watched | None:
+        """The place after a token; None where it is not allowed."""
+        data = self.vocabulary.tokens[token_id]
+        if not data:
+            symbol = self._plain.symbol_of(token_id)
+            return None if symbol is None else self._watch.after_symbol(place, symbol)
+        try:
+            after = self._watch.after(place, data)
+        except GrammarError:  # nested deeper than the return stack: such tokens are masked
+            return None
+        return after if after is not None and self._watch.is_alive(after) else None
+
+    def row(self, place: Watched) -> Row:
+        """The tokens allowed at a place."""
+        last, row = self._last
+        if last is not place:
+            row = self._plain.row(place.row)
+            refused = [token for token, after in self._looked_at(place) if after is None or not self._watch.is_alive(after)]
+            if refused:
+                row = Row.of(None, np.setdiff1d(row.allowed, np.array(refused, np.int32)), row.ends)
+            self._last = place, row
+        assert row is not None
+        return row
+
+    def fewest_tokens(self, place: Watched) -> int:
+        """How few tokens suffice to end the text: those of its shortest completion in bytes, written in fewest tokens."""
+        return int(self._costs(self._completion(place))[0])
+
+    def tokens_after(self, place: Watched) -> Ids:
+        """For each token of `row(place).allowed`: how few further tokens suffice to end the text after it.
+
+        For some that begin or go on with a string that may become many others it is a few more than that.
+        """
+        plain, needed = self._plain.row(place.row).allowed, self._plain.tokens_after(place.row)
+        allowed = self.row(place).allowed
+        needed = needed[np.isin(plain, allowed)]
+        if count := elements(place.lists):
+            needed = needed + (1 + count // 64 if self._may_repeat(place) else 0)
+            for token, after in self._looked_at(place):
+                number = int(np.searchsorted(allowed, token))
+                if number < len(allowed) and allowed[number] == token and after is not None:
+                    needed[number] = self.fewest_tokens(after)
+            self._keep_way(place, allowed, needed)
+        return needed.astype(np.int32)
+
+    def _keep_way(self, place: Watched, allowed: Ids, needed: Ids) -> None:
+        """Set what the first tokens of a shortest way need: that way stays open when the budget is as small."""
+        pieces = self._completion(place)
+        costs = self._costs(pieces)
+        trie = self.vocabulary.trie
+        node = int(trie.root[pieces[0]]) if pieces and isinstance(pieces[0], int) else -1
+        for length in range(1, len(costs)):
+            if node < 0:
+                return
+            token = int(trie.token[node])
+            while token >= 0:
+                if costs[length] == costs[0] - 1:
+                    needed[np.searchsorted(allowed, token)] = costs[length]
+                token = int(trie.same[token])
+            follows = pieces[length] if length < len(pieces) else ""
+            node = walks.child(trie, node, follows) if isinstance(follows, int) else -1
+
+    def run(self, place: Watched, token: int | None) -> Run:
+        """As `TokenRows.run`."""
+        run = self._plain.run(place.row, token)
+        places: list[Watched] = []
+        for taken in run.tokens:
+            after = self.after(places[-1] if places else place, taken)
+            if after is None:
+                return Run(run.tokens[: len(places)], tuple(places), False)
+            places.append(after)
+        return Run(run.tokens, tuple(places), run.ends)
+
+    def _completion(self, place: Watched) -> list[Piece]:
+        completion = self._watch.completion(place)
+        if completion is None:
+            raise GrammarError("no way to the end is found that repeats no element of a list")
+        return completion
+
+    def _costs(self, pieces: list[Piece]) -> npt.NDArray[np.int32]:
+        """From each piece on, how few tokens spell the rest."""
+        numbers = {symbol: 256 + number for number, symbol in enumerate(self.automaton.symbols)}
+        coded = np.array([piece if isinstance(piece, int) else numbers[piece] for piece in pieces], np.int32)
+        costs = np.zeros(len(pieces) + 1, np.int32)
+        walks.fewest_tokens(self.vocabulary.trie, coded, costs)
+        return costs
+
+    # What has to be looked at
+
+    def _looked_at(self, place: Watched) -> Iterator[tuple[int, Watched | None]]:
+        """The tokens that may repeat an element, or leave no other way, and where each leads: None where it does repeat one."""
+        count = elements(place.lists)
+        suspects = self._suspects_of(place.row)
+        if count > MAX_ROOM:
+            for token in self._plain.row(place.row).allowed.tolist():
+                yield token, self._watch.after(place, self.vocabulary.tokens[token])
+            return
+        may_repeat = count and self._may_repeat(place)
+        for token, group in zip(suspects.tokens.tolist(), suspects.groups.tolist(), strict=True):
+            events = suspects.events.get(token, ())
+            ends = sum(what == ENDS_ELEMENT for _, what in events)
+            begins = any(what == BEGINS_ELEMENT for _, what in events)
+            if ends > 1 or (may_repeat and (ends or suspects.room[group] < count)) or ((count or ends) and begins):
+                data = self.vocabulary.tokens[token]
+                lists = followed(place.lists, data, events)
+                yield token, None if lists is None else Watched(suspects.leads[group], lists)
+
+    def _may_repeat(self, place: Watched) -> bool:
+        """Whether the element at hand may become equal to one before it; told for strings only."""
+        *outer, (keys, text) = place.lists
+        if elements(tuple(outer)) or text is None or not text.startswith(b'"'):
+            return True
+        start = _begun_string(text)
+        return any(key.startswith(start) for key in keys)
+
+    def _suspects_of(self, row: Configuration) -> Suspects:
+        key = row[: HEAD + row[1]].tobytes()
+        if key in self._suspects:
+            self._suspects.move_to_end(key)
+            return self._suspects[key]
+        suspects = self._suspects[key] = self._find_suspects(row)
+        while len(self._suspects) > MAX_SUSPECTS:
+            self._suspects.popitem(last=False)
+        return suspects
+
+    def _find_suspects(self, row: Configuration) -> Suspects:
+        allowed = self._plain.row(row).allowed
+        tokens = allowed[np.diff(self.vocabulary.offsets)[allowed] > 0]
+        groups, leads = self._plain.grouped(row, tokens)
+        events = self._events(row, tokens)
+        room = np.array([self.automaton.room(lead) for lead in leads], np.int64)
+        is_suspect = (room[groups] < MAX_ROOM) | np.isin(tokens, list(events))
+        return Suspects(tokens[is_suspect], groups[is_suspect], leads, room, events)
+
+    def _events(self, row: Configuration, tokens: Ids) -> dict[int, tuple[Event, ...]]:
+        vocabulary = self.vocabulary
+        scratch = np.zeros((2 * STACK * (vocabulary.longest + 1), 2), np.int32)
+        room = 4096
+        while True:
+            found = np.zeros((room, 3), np.int32)
+
+            def note(tables: Tables, found: npt.NDArray[np.int32] = found) -> int:
+                return events_of_tokens(tables, row, tokens, vocabulary.blob, vocabulary.offsets, scratch, found)
+
+            used = self.automaton.run(note)
+            if used != DEAD:
+                break
+            room *= 4
+        events: dict[int, tuple[Event, ...]] = {}
+        for number, offset, what in found[:used].tolist():
+            token = int(tokens[number])
+            events[token] = (*events.get(token, ()), (offset, what))
+        return events
+
+
+def _begun_string(text: bytes) -> str:
+    """How the keys of all strings begin that a string under way can become."""
+    whole = text.decode(errors="ignore").encode()  # without a character that is under way
+    whole = _CUT_ESCAPE.sub(rb"\1", whole)
+    whole = _HALF_PAIR.sub(rb"\1", whole)
+    return key_of_text(whole + b'"')[:-1]
+
+
+AnyRows = TokenRows | DistinctRows
+
+
+def rows_of(automaton: Automaton, shared: VocabularyRows) -> AnyRows:
+    """The rows of an automaton over a vocabulary."""
+    plain = TokenRows(automaton, shared)
+    return DistinctRows(plain) if automaton.is_distinct else plain
+
+
+Place = Any  # where a sequence stands: a configuration, or a `Watched` one
