@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.distinct import Watch
+from routine_grammar.automaton.distinct import Watch, require_enough
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.explanation import Explanation, explain, with_schema
 from routine_grammar.grammar.dialects import load_dialect
@@ -304,6 +304,7 @@ def compile_schema(schema: Any, *, ignore_unknown_formats: bool = False) -> Gram
     """
     grammar = Grammar(schema_to_grammar(without_unknown_formats(schema) if ignore_unknown_formats else schema))
     grammar._automaton.require_clear()
+    require_enough(grammar.tree)
     return grammar
 
 

@@ -69,7 +69,7 @@ def test_check_lists_every_problem_of_every_file(tmp_path: Path, capsys: Capture
 
 
 def test_check_tells_what_no_grammar_can_hold(tmp_path: Path, capsys: Captured) -> None:
-    schema = {"type": "object", "properties": {"rows": {"type": "array", "uniqueItems": True, "minItems": 2}}}
+    schema = {"type": "object", "properties": {"rows": {"type": "array", "uniqueItems": True, "minItems": 9}}}
     tools = written(tmp_path, "tools.json", json.dumps({"tools": [{"name": "store", "inputSchema": schema}]}))
     file = written(tmp_path, "r.yaml", "name: r\nsteps:\n  - {name: a, tool: store}\n")
     assert main(["check", file, "--tools", tools]) == 1

@@ -19,7 +19,7 @@ from routine_grammar.automaton.marks import Event
 from routine_grammar.automaton.skeleton import Skeleton
 from routine_grammar.automaton.step import COUNTED, DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.tree import Grammar
+from routine_grammar.grammar.tree import Distinct, Grammar
 
 Symbol = str
 Piece = int | Symbol  # one byte, or one symbol
@@ -40,6 +40,7 @@ class Automaton:
         self.skeleton = Skeleton(grammar, self.library, self._numbers)
         self.farthest = self.skeleton.root_facts.farthest
         self.is_distinct = grammar.has_distinct
+        self.needs_several = any(isinstance(tree, Distinct) and tree.least > 1 for tree in grammar.rules.values())
         if self.is_distinct:
             self.skeleton.require_marks()
         self._scratch = np.zeros(HEAD + STACK, np.int32)

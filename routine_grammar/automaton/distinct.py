@@ -17,7 +17,9 @@ import numpy as np
 from routine_grammar.automaton.automaton import Automaton, Piece, Symbol
 from routine_grammar.automaton.marks import BEGINS_ELEMENT, BEGINS_LIST, ENDS_ELEMENT, ENDS_LIST, Event
 from routine_grammar.automaton.step import ELEMENT, HEAD, LIST, Configuration
+from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
+from routine_grammar.grammar.tree import Call, Distinct, Grammar, reachable
 
 MAX_SEARCHED = 500  # places looked at for a way to the end, and some more for each element that a list has
 SEARCHED_AN_ELEMENT = 50
@@ -56,6 +58,14 @@ class _Step(NamedTuple):
     row: Configuration
     events: list[Event]
     length: int
+
+
+def _behind_element(lists: Lists, way: _Shortest) -> int | None:
+    """How many bytes of a way lead past its first element; None where that is one that is there already."""
+    end = next((offset + 1 for offset, what in way.events if what == ENDS_ELEMENT), len(way.data) + 1)
+    if end > len(way.data):
+        return None
+    return end if followed(lists, way.data[:end], [event for event in way.events if event[0] <= end]) is not None else None
 
 
 def _make_room(cache: dict[bytes, Any]) -> None:
@@ -104,6 +114,16 @@ def elements(lists: Lists) -> int:
     return sum(len(level.keys) for level in lists)
 
 
+def require_enough(grammar: Grammar) -> None:
+    """Raise `GrammarError` where no text is found that has as many different elements as there have to be."""
+    for rule, tree in grammar.rules.items():
+        if isinstance(tree, Distinct) and tree.least > 1:
+            watch = Watch(Automaton(Grammar(Call(rule), reachable(tree, grammar.rules) | {rule: tree})))
+            if watch.completion(watch.start()) is None:
+                told = f"there are no {tree.least} different elements as they have to be"
+                raise GrammarError(f"rule {rule}: {told}, or they are too hard to find (at JSON pointer {tree.pointer!r})")
+
+
 class Watch:
     """Follows texts through an automaton and their lists of distinct elements."""
 
@@ -149,24 +169,46 @@ class Watch:
         return not count or self._automaton.room(place.row) >= count or self.completion(place) is not None
 
     def completion(self, place: Watched) -> list[Piece] | None:
-        """A shortest way to the end that repeats no element: of several the first, byte by byte, as bytes and symbols.
+        """A short way to the end that repeats no element, as bytes and symbols; None where none is found.
 
-        From any place along it, its rest is found too. None where there is none among as many places as are looked at: one
-        more in each configuration than there are elements, as most ways that go on alike end in different values.
+        The shortest one, of several the first byte by byte, unless that takes too long to find: then each element to come is
+        the shortest that is not there yet. From any place along the way, none is longer than its rest.
         """
-        count = elements(place.lists)
+        found = self._search(place, by_element=False)
+        if found is not None or not self._automaton.needs_several:
+            return None if found is None else found[0]
+        way: list[Piece] = []
+        while (found := self._search(place, by_element=True)) is not None:
+            pieces, is_whole = found
+            way += pieces
+            if is_whole:
+                return way
+            after = self.after(place, bytes(piece for piece in pieces if isinstance(piece, int)))
+            assert after is not None
+            place = after
+        return None
+
+    def _search(self, place: Watched, *, by_element: bool) -> tuple[list[Piece], bool] | None:
+        """A shortest way that repeats no element, and whether it leads to the end, or `by_element` only behind the next one.
+
+        None where none is found. Of places with one configuration and the same elements no more are looked at than there are
+        elements, and one: most ways that go on alike end in different values.
+        """
         todo = [(0, b"", 0)]
         places = [place]
-        seen = Counter[bytes]()
-        while todo and seen.total() < MAX_SEARCHED + SEARCHED_AN_ELEMENT * count:
+        seen = Counter[tuple[bytes, tuple[frozenset[str], ...]]]()
+        most = MAX_SEARCHED + SEARCHED_AN_ELEMENT * elements(place.lists)
+        while todo and seen.total() < most:
             _, text, number = heapq.heappop(todo)
             row, lists = places[number]
-            seen[key := row.tobytes()] += 1
-            if seen[key] > count + 1:
+            seen[key := (row.tobytes(), tuple(level.keys for level in lists))] += 1
+            if seen[key] > elements(lists) + 1:
                 continue
             shortest = self._shortest(row)
             if followed(lists, shortest.data, shortest.events) is not None:
-                return [*text, *shortest.pieces]
+                return [*text, *shortest.pieces], True
+            if by_element and (end := _behind_element(lists, shortest)) is not None:
+                return [*text, *shortest.data[:end]], False
             for step in self._steps(row):
                 after = followed(lists, step.byte, step.events)
                 if after is not None:

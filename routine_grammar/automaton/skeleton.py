@@ -23,7 +23,7 @@ from routine_grammar.grammar.tree import Distinct, Element, Grammar
 
 MAX_STATES = 1_000_000
 # What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
-MOST_LOOKED_AT = 500
+MOST_LOOKED_AT = 3_000
 MAX_MARKED = 20_000  # states of a grammar with lists of distinct elements
 MAX_EXPLORED = {"states": 2_000, "points": 400_000}
 ALL_BYTES = (1 << 256) - 1

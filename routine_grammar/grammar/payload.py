@@ -77,8 +77,8 @@ def _dump(node: Node) -> Any:
             return ["opt", _dump(item)]
         case Repeat(item, low, high):
             return ["rep", _dump(item), low, high]
-        case Distinct(item, pointer):
-            return ["distinct", _dump(item), pointer]
+        case Distinct(item, pointer, least):
+            return ["distinct", _dump(item), pointer, least]
         case Element(item):
             return ["element", _dump(item)]
 
@@ -103,8 +103,8 @@ def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
             return Optional(_load(item, leaves, depth + 1))
         case ["rep", item, int(low), int() | None as high]:
             return Repeat(_load(item, leaves, depth + 1), low, high)
-        case ["distinct", item, str(pointer)]:
-            return Distinct(_load(item, leaves, depth + 1), pointer)
+        case ["distinct", item, str(pointer), int(least)]:
+            return Distinct(_load(item, leaves, depth + 1), pointer, least)
         case ["element", item]:
             return Element(_load(item, leaves, depth + 1))
         case _:

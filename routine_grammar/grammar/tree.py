@@ -82,14 +82,15 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """A list of JSON values of which no two are equal: its `Element`s. It is the whole of a rule, and so are they.
+    """A text of JSON values of which no two are equal: its `Element`s. It is the whole of a rule, and so are they.
 
-    No expression and no grammar without a memory says so: an automaton that is made of it watches its texts (`pointer`: of
-    the schema that wants it).
+    No expression and no grammar without a memory says so: an automaton that is made of it watches its texts. `pointer` is
+    that of the keyword that wants it, and `least` how many elements there have to be, as far as that is more than one.
     """
 
     item: Node
     pointer: str = ""
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,8 @@ class Grammar:
         """Raise `GrammarError` where the grammar says what no `writing` (such as "Lark") can say."""
         for name, tree in self.rules.items():
             if isinstance(tree, Distinct):
-                told = f"rule {name}: that no two elements of a list are equal can't be written in {writing}"
-                raise GrammarError(f"{told} (uniqueItems at {tree.pointer or '/'!r})")
+                told = f"rule {name}: that no two elements are equal can't be written in {writing}"
+                raise GrammarError(f"{told} (at JSON pointer {tree.pointer!r})")
 
     def markers(self) -> frozenset[str]:
         """The texts of all markers."""

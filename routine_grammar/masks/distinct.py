@@ -101,17 +101,32 @@ class DistinctRows:
 
         For some that begin or go on with a string that may become many others it is a few more than that.
         """
-        plain, needed = self._plain.row(place.row).allowed, self._plain.tokens_after(place.row)
-        allowed = self.row(place).allowed
+        plain, allowed = self._plain.row(place.row).allowed, self.row(place).allowed
+        needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.tokens_after(place.row)
         needed = needed[np.isin(plain, allowed)]
-        if count := elements(place.lists):
-            needed = needed + (1 + count // 64 if self._may_repeat(place) else 0)
+        if (count := elements(place.lists)) or self.automaton.needs_several:
+            may_repeat = place.lists and (self.automaton.needs_several or self._may_repeat(place))
+            needed = needed + (1 + count // 64 if may_repeat else 0)
             for token, after in self._looked_at(place):
                 number = int(np.searchsorted(allowed, token))
                 if number < len(allowed) and allowed[number] == token and after is not None:
                     needed[number] = self.fewest_tokens(after)
             self._keep_way(place, allowed, needed)
         return needed.astype(np.int32)
+
+    def _several_after(self, place: Watched, tokens: Ids) -> Ids:
+        """As `TokenRows.tokens_after`, where lists to come need several different elements: told by one token of a group."""
+        needed = np.zeros(len(tokens), np.int32)
+        is_text = np.diff(self.vocabulary.offsets)[tokens] > 0
+        groups = np.full(len(tokens), -1)
+        groups[is_text] = self._plain.grouped(place.row, tokens[is_text])[0]
+        groups[~is_text] = -1 - np.arange(np.count_nonzero(~is_text))
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
+            places = (self.after(place, token) for token in tokens[members].tolist())
+            after = next((each for each in places if each is not None), None)
+            needed[members] = 0 if after is None else self.fewest_tokens(after)
+        return needed
 
     def _keep_way(self, place: Watched, allowed: Ids, needed: Ids) -> None:
         """Set what the first tokens of a shortest way need: that way stays open when the budget is as small."""

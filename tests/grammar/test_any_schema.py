@@ -20,10 +20,11 @@ from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT
-from routine_grammar.grammar.schema.algebra import Undecided, string_holds
+from routine_grammar.grammar.schema.algebra import Undecided
 from routine_grammar.grammar.schema.compiler import SchemaCompiler, schema_to_grammar
 from routine_grammar.grammar.schema.formats import NAMES as FORMATS
 from routine_grammar.grammar.schema.formats import format_of
+from routine_grammar.grammar.schema.meeting import string_holds
 from tests.grammar.any_schema import Schemas, Values, orders, spellings
 from tests.scale import SCALE
 

@@ -224,10 +224,10 @@ def test_a_schema_of_its_own_children_keeps_to_the_stack() -> None:
 
 OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
 UNSUPPORTED = [
-    ({"type": "array", "uniqueItems": True, "minItems": 2}, "/uniqueItems", "uniqueItems"),
+    ({"type": "array", "uniqueItems": True, "minItems": 9}, "/uniqueItems", "uniqueItems"),
     ({"uniqueItems": True, "contains": {"const": 1}}, "/uniqueItems", "uniqueItems"),
     ({"anyOf": [{"items": {"enum": [1]}}, {"type": "array", "uniqueItems": True}]}, "/anyOf/1/uniqueItems", "uniqueItems"),
-    ({"allOf": [{"uniqueItems": True}, {"minItems": 2, "items": {"type": "integer"}}]}, "/allOf/0/uniqueItems", "uniqueItems"),
+    ({"allOf": [{"uniqueItems": True}, {"minItems": 9, "items": {"type": "integer"}}]}, "/allOf/0/uniqueItems", "uniqueItems"),
     ({"not": {"uniqueItems": True}}, "/not", "not"),
     ({"contains": {"const": 1}, "minContains": 900, "maxContains": 9_000}, "", "contains"),
     ({"items": [{}]}, "/items", "items"),
@@ -240,9 +240,8 @@ UNSUPPORTED = [
     ({"pattern": r"\bword"}, "/pattern", "pattern"),
     ({"patternProperties": {r"(a)\1": {}}}, r"/patternProperties/(a)\1", "patternProperties"),
     ({"multipleOf": 1_000_003}, "", "multipleOf"),
-    ({"not": {"additionalProperties": {"type": "null"}}}, "/not", "not"),
     (
-        {**OBJECT, "properties": {"a/b": {"items": {"uniqueItems": True, "minItems": 2}}}},
+        {**OBJECT, "properties": {"a/b": {"items": {"uniqueItems": True, "minItems": 9}}}},
         "/properties/a~1b/items/uniqueItems",
         "uniqueItems",
     ),

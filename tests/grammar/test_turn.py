@@ -324,7 +324,7 @@ def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None
         ({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], **ENDLESS}, SchemaError, "no value of finite size"),
         ({"properties": {"a": {"type": "array", "minItems": 20_000}}}, GrammarTooLargeError, "the bound is 10000"),
         (
-            {"properties": {"a": {"type": "array", "uniqueItems": True, "minItems": 2}}},
+            {"properties": {"a": {"type": "array", "uniqueItems": True, "minItems": 9}}},
             UnsupportedSchemaError,
             "'uniqueItems' is not supported",
         ),

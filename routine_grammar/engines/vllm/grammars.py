@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.distinct import require_enough
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.masks.distinct import AnyRows, rows_of
@@ -51,7 +52,9 @@ class CompiledGrammars:
             if key in self._compiled:
                 self._compiled.move_to_end(key)
                 return self._compiled[key]
-        rows = rows_of(Automaton(load_grammar(payload), self.vocabulary.special), self._rows)
+        grammar = load_grammar(payload)
+        require_enough(grammar)
+        rows = rows_of(Automaton(grammar, self.vocabulary.special), self._rows)
         rows.automaton.start()
         rows.automaton.require_clear()
         with self._lock:

@@ -8,15 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
-from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
 from routine_grammar.errors import SchemaError
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.pattern_reader import read_search
 from routine_grammar.grammar.pattern_text import escape
-from routine_grammar.grammar.schema.meeting import least, meet_numbers, meet_strings
+from routine_grammar.grammar.schema.meeting import (
+    found_in,
+    least,
+    meet_numbers,
+    meet_strings,
+    number_holds,
+    one_of,
+    string_holds,
+)
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     NOTHING,
@@ -24,11 +30,13 @@ from routine_grammar.grammar.schema.shapes import (
     Array,
     Contained,
     Kind,
+    Layer,
     Member,
     Named,
     Number,
     Object,
     Shape,
+    Some,
     String,
     Value,
     everything,
@@ -38,7 +46,6 @@ from routine_grammar.grammar.schema.shapes import (
     type_of_value,
     values_of,
 )
-from routine_grammar.grammar.unit_automaton import automaton_of
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
@@ -145,15 +152,19 @@ class Algebra:
                 return string_holds(kind, value)
             case Array():
                 return self._array_holds(kind, value)
-            case Object(members, _, names, low, high):
+            case Object(members, _, names, low, high, some):
                 sized = low <= len(value) and (high is None or len(value) <= high)
                 return (
                     sized
                     and all(name in value for name, member in members if member.required)
                     and all(self.holds(names, name) for name in value)
                     and all(self.holds(self.of_name(kind, name), item) for name, item in value.items())
+                    and all(any(self._is_some(each, name, item) for name, item in value.items()) for each in some)
                 )
         raise AssertionError(kind)
+
+    def _is_some(self, some: Some, name: str, value: Any) -> bool:
+        return string_holds(some.names, name) and self.holds(some.shape, value)
 
     def _array_holds(self, kind: Array, value: list[Any]) -> bool:
         if len(value) < kind.low or (kind.high is not None and len(value) > kind.high):
@@ -258,7 +269,13 @@ class Algebra:
                 break
         if high is not None and low > high:
             return NOTHING
+        if kind.is_distinct and low > 1 and self._has_fewer(joined(*kind.prefix, kind.rest), low):
+            return NOTHING
         return Shape((replace(kind, low=low, high=high, prefix=kind.prefix if high is None else kind.prefix[:high]),))
+
+    def _has_fewer(self, shape: Shape, count: int) -> bool:
+        """Whether a shape is of fewer values than that, as far as it lists them."""
+        return _are_values(shape) and len({kind.key for kind in shape.kinds if isinstance(kind, Value)}) < count
 
     def classes(self, shape: Shape, contained: list[Contained]) -> list[tuple[tuple[bool, ...], Shape]]:
         """A shape's values by which of some other shapes they are of, too, each value in one class."""
@@ -288,7 +305,8 @@ class Algebra:
         layers = tuple(dict.fromkeys((*one.layers, *other.layers)))
         names = self.meet(one.names, other.names)
         high = least(one.high, other.high)
-        return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, one.pointer))
+        some = tuple(dict.fromkeys((*one.some, *other.some)))
+        return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, some, one.pointer))
 
     def object(self, kind: Object) -> Shape:
         """An object's shape; NOTHING where there is no such object."""
@@ -299,28 +317,52 @@ class Algebra:
                 return NOTHING
             members.append((name, member if possible else Member(NOTHING, declared=member.declared)))
         required = sum(member.required for _, member in members)
-        low = max(kind.low, required)
+        low = max(kind.low, required, int(bool(kind.some)))
         if kind.high is not None and low > kind.high:
             return NOTHING
         if low > sum(bool(member.shape) for _, member in members) and not self.has_additional(kind):
             return NOTHING
-        return Shape((replace(kind, members=tuple(members), low=low),))
+        kind = replace(kind, members=tuple(members), low=low)
+        return Shape((kind,)) if all(self._may_have(kind, some) for some in kind.some) else NOTHING
+
+    def _may_have(self, kind: Object, some: Some) -> bool:
+        """Whether an object may have a property of some kind, as far as its members and layers tell."""
+        for name, member in kind.members:
+            if string_holds(some.names, name) and self.may_be(self.meet(member.shape, some.shape)):
+                return True
+        return any(
+            self.may_be(self.meet(shape, some.shape)) and meet_strings(names, some.names).kinds
+            for names, shape in self.groups(kind)
+        )
+
+    def _layer_without(self, some: Some) -> Layer:
+        """What says that no property is of some kind."""
+        other = self.denied(some.shape)
+        found, never = sorted(some.names.found), sorted(some.names.never)
+        if some.names.low or some.names.high is not None or len(found) + len(never) > 1:
+            raise Undecided("objects in which no property with some names is of a kind")
+        if not found and not never:
+            return Layer(rest=other)
+        return Layer(((found[0], other),)) if found else Layer(((never[0], ANYTHING),), other)
 
     def has_additional(self, kind: Object) -> bool:
         """Whether an object may have a property that is not declared, as far as its layers tell."""
         return any(True for _ in self.groups(kind))
 
-    def groups(self, kind: Object) -> Iterator[tuple[String, Shape]]:
-        """The properties that are not declared: names, and the shape of their values, each name in one group."""
+    def groups(self, kind: Object, *, with_nothing: bool = False) -> Iterator[tuple[String, Shape]]:
+        """The properties that are not declared: names, and the shape of their values, each name in one group.
+
+        `with_nothing`: those too that there can't be.
+        """
         patterns = list(dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns))
         if len(patterns) > 8:
             raise Undecided(f"{len(patterns)} patterns of names in one object; the bound is 8")
-        declared = frozenset((_one_of([name for name, _ in kind.members]),)) if kind.members else frozenset()
+        declared = frozenset((one_of([name for name, _ in kind.members]),)) if kind.members else frozenset()
         names = self.opened(kind.names) if kind.names != ANYTHING else Shape((String(),))
         for chosen in range(1 << len(patterns)):
             matched = {pattern for place, pattern in enumerate(patterns) if chosen >> place & 1}
             shape = self.additional(kind, lambda pattern, matched=matched: pattern in matched)  # type: ignore[misc]
-            if not self.may_be(shape):
+            if not (with_nothing or self.may_be(shape)):
                 continue
             others = frozenset(patterns) - matched
             for name in names.kinds:
@@ -396,7 +438,7 @@ class Algebra:
                 number = decimal_of(value)
                 return Shape((Number(high=Bound(number, True)), Number(low=Bound(number, True))))
             case str():
-                return Shape((String(never=frozenset((_one_of([value]),))),))
+                return Shape((String(never=frozenset((one_of([value]),))),))
             case list():
                 return self._denied_array(Array(tuple(map(values_of, value)), NOTHING, len(value), len(value)))
             case dict() if not value:
@@ -424,8 +466,6 @@ class Algebra:
         return Shape(tuple(kind for way in ways for kind in self.array(way).kinds))
 
     def _denied_object(self, kind: Object) -> Shape:
-        if kind.names != ANYTHING or any(layer.patterns or layer.rest not in (None, ANYTHING) for layer in kind.layers):
-            raise Undecided("objects in which some other property is of another kind")
         required = sum(member.required for _, member in kind.members)
         ways = [Object(high=kind.low - 1)] if kind.low > required else []
         ways += [Object(low=kind.high + 1)] if kind.high is not None else []
@@ -434,38 +474,16 @@ class Algebra:
                 ways.append(Object(members=((name, Member(NOTHING, declared=False)),)))
             if member.shape != ANYTHING:
                 ways.append(Object(members=((name, Member(self.denied(member.shape), True, declared=False)),)))
+        if kind.names != ANYTHING:
+            others = self.denied(kind.names).kinds
+            ways += [Object(some=(Some(names, ANYTHING),)) for names in others if isinstance(names, String)]
+        for names, shape in self.groups(kind, with_nothing=True):
+            if shape != ANYTHING:
+                ways.append(Object(some=(Some(names, self.denied(shape)),)))
+        for each in kind.some:
+            ways.append(Object(layers=(self._layer_without(each),)))
         return Shape(tuple(each for way in ways for each in self.object(way).kinds))
 
 
 def _are_values(shape: Shape) -> bool:
     return all(isinstance(kind, Value) for kind in shape.kinds)
-
-
-def _one_of(names: list[str]) -> str:
-    """An expression of JSON Schema that is found in these texts alone."""
-    return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
-
-
-def found_in(pattern: str, text: str) -> bool:
-    """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
-    return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
-
-
-def number_holds(kind: Number, value: float) -> bool:
-    """Whether a number is of a kind; raises `GrammarError` for one that is not finite."""
-    number = Fraction(decimal_of(value))
-    if kind.low is not None and not (number > kind.low.value or (number == kind.low.value and not kind.low.is_open)):
-        return False
-    if kind.high is not None and not (number < kind.high.value or (number == kind.high.value and not kind.high.is_open)):
-        return False
-    if kind.is_integer and number.denominator != 1:
-        return False
-    if any((number / Fraction(multiple)).denominator == 1 for multiple in kind.never):
-        return False
-    return all((number / Fraction(multiple)).denominator == 1 for multiple in kind.multiples)
-
-
-def string_holds(kind: String, text: str) -> bool:
-    """Whether a text is of a kind."""
-    sized = kind.low <= len(text) and (kind.high is None or len(text) <= kind.high)
-    return sized and all(found_in(one, text) for one in kind.found) and not any(found_in(one, text) for one in kind.never)

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from math import gcd
@@ -16,6 +17,7 @@ from routine_grammar.grammar.json_number import decimal_of
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra, NothingAllowed, Undecided
 from routine_grammar.grammar.schema.containing import array_of
+from routine_grammar.grammar.schema.objects import NeedingObject, counted_object, plain_object
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     Anything,
@@ -45,14 +47,13 @@ from routine_grammar.grammar.tree import (
 )
 from routine_grammar.grammar.unit_automaton import automaton_of
 
-MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
-MAX_COUNTED = 2_000  # places in an object that counts its properties
+MAX_LEAST = 8  # distinct items that have to be there
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
 MAX_FLOAT = Decimal(sys.float_info.max)
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
 
-Members = Sequence[tuple[str, Node, bool]]  # name, value, whether it is required
+Properties = Sequence[tuple[str, Node, bool]]  # name, value, whether it is required
 
 
 class LeafNames:
@@ -97,7 +98,7 @@ class Layout:
 
     def node(self, shape: Shape) -> Node:
         """The texts of a shape's values. Raises `NothingAllowed` where there are none."""
-        self._require_one_array(shape)
+        self._require_clear(shape)
         ways: list[Node] = []
         nothing = NothingAllowed("no value is left that the schema allows")
         for kind in shape.kinds:
@@ -110,13 +111,13 @@ class Layout:
             raise nothing
         return choice(*ways)
 
-    def _require_one_array(self, shape: Shape) -> None:
-        """An array of distinct items is watched from its bracket on: no other array may begin as it does."""
-        if any(isinstance(kind, Array) and kind.is_distinct for kind in shape.kinds) and len(shape.kinds) > 1:
-            arrays = [kind for kind in self._algebra.opened(shape).kinds if type_of(kind) == "array"]
-            if len(arrays) > 1:
-                pointer = next(kind.pointer for kind in arrays if isinstance(kind, Array) and kind.is_distinct)
-                raise _no_unique("beside other arrays", pointer)
+    def _require_clear(self, shape: Shape) -> None:
+        """What is watched for equal elements is so from its bracket on: nothing else of its type may stand there."""
+        if len(shape.kinds) > 1 and any(map(_is_watched, shape.kinds)):
+            kinds = self._algebra.opened(shape).kinds
+            for kind in kinds:
+                if _is_watched(kind) and sum(type_of(other) == type_of(kind) for other in kinds) > 1:
+                    raise _declined(f"beside other {type_of(kind)}s", kind)
 
     def node_if_any(self, shape: Shape) -> Node | None:
         """The texts of a shape's values; None where there are none."""
@@ -222,9 +223,7 @@ class Layout:
         try:
             automaton = automaton_of(terminal.inner(with_length=is_short))
         except GrammarError as error:
-            raise UnsupportedSchemaError(
-                f"'pattern' is not supported here: {error}", pointer=pointer, keyword="pattern"
-            ) from error
+            raise _unsupported("pattern", str(error), pointer) from error
         if automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high):
             raise NothingAllowed("there is no string that the schema allows", pointer=pointer)
 
@@ -248,9 +247,7 @@ class Layout:
         try:
             is_empty = automaton_of(terminal.pattern()).is_empty
         except GrammarError as error:
-            raise UnsupportedSchemaError(
-                f"'multipleOf' is not supported here: {error}", pointer=kind.pointer, keyword="multipleOf"
-            ) from error
+            raise _unsupported("multipleOf", str(error), kind.pointer) from error
         if is_empty:
             raise NothingAllowed("there is no number that the schema allows", pointer=kind.pointer)
         return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal)
@@ -260,7 +257,7 @@ class Layout:
     def _array(self, kind: Array) -> Node:
         if kind.high == 0:
             return Literal("[]")
-        if kind.is_distinct and kind.high != 1:
+        if _is_watched(kind):
             return self._distinct(kind)
         if kind.contained:
             return array_of(kind, self._algebra, self)
@@ -298,10 +295,10 @@ class Layout:
 
     def _distinct(self, kind: Array) -> Node:
         """An array of which no two items are equal."""
-        if kind.low > 1:
-            raise _no_unique("with more than one item that has to be there, but of a few listed values", kind.pointer)
+        if kind.low > MAX_LEAST:
+            raise _declined(f"with more than {MAX_LEAST} items that have to be there", kind)
         if kind.contained:
-            raise _no_unique("beside `contains`", kind.pointer)
+            raise _declined("beside `contains`", kind)
 
         def element(shape: Shape) -> Node | None:
             node = self.node_if_any(shape)
@@ -310,83 +307,90 @@ class Layout:
         own = len(kind.prefix)
         most = None if kind.high is None else max(kind.high - own, 0)
         more = element(kind.rest) if most != 0 else None
-        tail: Node = EMPTY if more is None else Repeat(sequence(_COMMA, more), 0, most if own or most is None else most - 1)
-        if own:
-            for place in range(own - 1, 0, -1):
-                item = element(kind.prefix[place])
-                tail = EMPTY if item is None else Optional(sequence(_COMMA, item, tail))
+        tail: Node = EMPTY if more is None else Repeat(sequence(_COMMA, more), max(kind.low - max(own, 1), 0), most)
+        if not own and most is not None and isinstance(tail, Repeat):
+            tail = replace(tail, high=most - 1)
+        for place in range(own - 1, 0, -1):
+            item = element(kind.prefix[place])
+            tail = EMPTY if item is None else sequence(_COMMA, item, tail)
+            tail = tail if place < kind.low else Optional(tail)
         first = element(kind.prefix[0]) if own else more
         if first is None and kind.low:
             raise NothingAllowed("there is no item that the schema allows", pointer=kind.pointer)
         filled = EMPTY if first is None else sequence(first, tail)
         inner = filled if kind.low or first is None else Optional(filled)
-        return self._rule("distinct", Distinct(sequence(Literal("["), inner, Literal("]")), f"{kind.pointer}/uniqueItems"))
+        whole = sequence(Literal("["), inner, Literal("]"))
+        return self._rule("distinct", Distinct(whole, f"{kind.pointer}/uniqueItems", kind.low))
 
     def _object(self, kind: Object) -> Node:
-        closed = self._form.closed and not any(layer.rest is not None for layer in kind.layers)
-        if not kind.members and not kind.layers and kind.names == ANYTHING and not kind.low and kind.high is None:
+        free = (kind.members, kind.layers, kind.some, kind.names, kind.low, kind.high) == ((), (), (), ANYTHING, 0, None)
+        if free:
             self._any_value()
             return Call(self._any["object"])
+        closed = self._form.closed and not any(layer.rest is not None for layer in kind.layers)
+        # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
+        only_patterns = closed and any(member.declared for _, member in kind.members)
+        try:
+            groups = list(self._algebra.groups(kind))
+        except Undecided as error:
+            raise _unsupported("patternProperties", str(error), kind.pointer) from error
+        if only_patterns:
+            patterns = any(layer.patterns for layer in kind.layers)
+            groups = [(names, shape) for names, shape in groups if names.found and patterns]
+        if kind.some:
+            try:
+                return NeedingObject(kind, groups, self._algebra, self).node()
+            except Undecided as error:
+                raise _unsupported("additionalProperties", str(error), kind.pointer) from error
+        if _is_watched(kind) and groups:
+            return self._object_of_distinct_names(kind, groups)
         members = []
         for name, member in kind.members:
             if member.required:
                 members.append((name, self.node(member.shape), True))
             elif (node := self.node_if_any(member.shape)) is not None:
                 members.append((name, node, False))
-        # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
-        is_free = not closed or not any(member.declared for _, member in kind.members)
-        try:
-            others = self._others(kind, only_patterns=not is_free)
-        except Undecided as error:
-            raise UnsupportedSchemaError(
-                f"'patternProperties' is not supported here: {error}", pointer=kind.pointer, keyword="patternProperties"
-            ) from error
+        ways = [way for names, shape in groups if (way := self.property(names, shape, kind.pointer)) is not None]
+        others = self.called("property", choice(*ways)) if ways else None
         return self.object_of(members, others, kind.low, kind.high, kind.pointer)
 
-    def _others(self, kind: Object, *, only_patterns: bool) -> Node | None:
-        """A property that is not declared, with its name; None where there can't be one."""
-        ways = []
-        for names, shape in self._algebra.groups(kind):
-            if only_patterns and not (names.found and any(layer.patterns for layer in kind.layers)):
-                continue
-            terminal = self._string_terminal(names, "")
-            try:
-                is_none = automaton_of(terminal.inner(with_length=False)).is_empty
-            except GrammarError as error:
-                raise UnsupportedSchemaError(
-                    f"'patternProperties' is not supported here: {error}", pointer=kind.pointer, keyword="patternProperties"
-                ) from error
-            value = None if is_none else self.node_if_any(shape)
-            if value is not None:
-                plain = terminal == self._form.name.pattern
-                name = self._form.name if plain else self._leaves.leaf("NAME", terminal)
-                ways.append(sequence(name, Literal(": "), value))
-        return self.called("property", choice(*ways)) if ways else None
+    def _object_of_distinct_names(self, kind: Object, groups: Sequence[tuple[String, Shape]]) -> Node:
+        """An object that needs several properties that are not named: no name twice, as a reader takes them for one."""
+        if any(member.shape for _, member in kind.members) or len(groups) > 1 or kind.low > MAX_LEAST:
+            told = f"beside named ones, of several kinds or more than {MAX_LEAST}"
+            raise _declined(f"with {kind.low} properties that are not named, {told}", kind)
+        ((names, shape),) = groups
+        name = self._rule("name", Element(self._name(names)))
+        node = self.object_of((), sequence(name, Literal(": "), self.node(shape)), kind.low, kind.high, kind.pointer)
+        return self._rule("distinct", Distinct(node, f"{kind.pointer}/minProperties", kind.low))
+
+    def property(self, names: String, shape: Shape, pointer: str) -> Node | None:
+        """A property of any of these names; None where there is none."""
+        try:
+            is_none = automaton_of(self._string_terminal(names, "").inner(with_length=False)).is_empty
+        except GrammarError as error:
+            raise _unsupported("patternProperties", str(error), pointer) from error
+        value = None if is_none else self.node_if_any(shape)
+        return None if value is None else sequence(self._name(names), Literal(": "), value)
+
+    def _name(self, names: String) -> Node:
+        terminal = self._string_terminal(names, "")
+        return self._form.name if terminal == self._form.name.pattern else self._leaves.leaf("NAME", terminal)
+
+    def member(self, name: str, shape: Shape, pointer: str) -> Node | None:
+        """A property of this name; None where there is no value."""
+        value = self.node_if_any(shape)
+        return None if value is None else self._member(name, value, pointer)
 
     def object_of(
-        self, properties: Members, others: Node | None = None, low: int = 0, high: int | None = None, pointer: str = ""
+        self, properties: Properties, others: Node | None = None, low: int = 0, high: int | None = None, pointer: str = ""
     ) -> Node:
         """An object of properties in order, and others behind them, `low` to `high` in all."""
         members = [(self._member(name, value, pointer), required) for name, value, required in properties]
-        required = sum(each for _, each in members)
         most = len(members) if others is None else None
-        if low > required or (high is not None and (most is None or high < most)):
-            return self._counted_object(members, others, low, high, pointer)
-        first = next((place for place, (_, each) in enumerate(members) if each), None)
-        if first is None and len(members) > MAX_OPTIONAL:
-            message = f"an object with {len(members)} properties, none of them required; the bound is {MAX_OPTIONAL}"
-            raise SchemaError(message, pointer=f"{pointer}/properties")
-        more = [] if others is None else [Repeat(sequence(_COMMA, others))]
-        inner: Node
-        if first is None:
-            shared = [self.called("member", member) for member, _ in members]
-            last = [] if others is None else [sequence(others, *more)]
-            inner = Optional(self._some([*shared, *last])) if shared or last else Literal("")
-        else:
-            before = [Optional(sequence(member, _COMMA)) for member, _ in members[:first]]
-            behind = [(sequence(_COMMA, member), each) for member, each in members[first + 1 :]]
-            inner = sequence(*before, members[first][0], *(node if each else Optional(node) for node, each in behind), *more)
-        return sequence(Literal("{"), inner, Literal("}"))
+        if low > sum(each for _, each in members) or (high is not None and (most is None or high < most)):
+            return counted_object(members, others, low, high, self, pointer)
+        return plain_object(members, others, self, pointer)
 
     def _member(self, name: str, value: Node, pointer: str) -> Node:
         """`"name": value`."""
@@ -394,54 +398,6 @@ class Layout:
             return sequence(value_literal(name, self._form), Literal(": "), value)
         except GrammarError as error:
             raise SchemaError(str(error), pointer=f"{pointer}/properties") from error
-
-    def _some(self, members: Sequence[Node]) -> Node:
-        """At least one of optional members, in order: some of them before another one, which is the last."""
-        some = members[-1]
-        for place, member in enumerate(reversed(members[:-1]), 1):
-            if place % _MEMBERS_A_RULE == 0:
-                some = self.called("members", some)
-            some = choice(sequence(Optional(sequence(member, _COMMA)), some), member)
-        return some
-
-    def _counted_object(
-        self, members: Sequence[tuple[Node, bool]], others: Node | None, low: int, high: int | None, pointer: str
-    ) -> Node:
-        """An object whose properties are counted: a rule for each member and number of properties before it."""
-        most = min(high if high is not None else low, len(members))
-        if (len(members) + 1) * (most + 1) > MAX_COUNTED:
-            keyword = "minProperties" if high is None else "maxProperties"
-            message = f"{keyword!r} over {len(members)} properties is not supported"
-            raise UnsupportedSchemaError(message, pointer=f"{pointer}/{keyword}", keyword=keyword)
-        shared = [(self.called("member", member), required) for member, required in members]
-        # What may follow when so many of the properties were written, by how many of the members are passed; None: nothing.
-        follows: list[Node | None] = [self._tail(others, count, low, high) for count in range(len(members) + 1)]
-        for place in range(len(members) - 1, -1, -1):
-            member, required = shared[place]
-            after, follows = follows, []
-            for count in range(place + 1):
-                ways = []
-                with_it, without = after[count + 1], after[count]
-                if with_it is not None and (high is None or count < high):
-                    ways.append(sequence(*([_COMMA] if count else []), member, with_it))
-                if not required and without is not None:
-                    ways.append(without)
-                follows.append(self.called("properties", choice(*ways)) if ways else None)
-        if follows[0] is None:
-            raise NothingAllowed("no object has so few or so many properties", pointer=pointer)
-        return sequence(Literal("{"), follows[0], Literal("}"))
-
-    def _tail(self, others: Node | None, count: int, low: int, high: int | None) -> Node | None:
-        """Properties that are not declared, behind `count` others; None where there can't be as many as it takes."""
-        least, most = max(low - count, 0), None if high is None else high - count
-        if most is not None and most < least:
-            return None
-        if others is None or most == 0:
-            return EMPTY if least == 0 else None
-        if count:
-            return Repeat(sequence(_COMMA, others), least, most)
-        listed = sequence(others, Repeat(sequence(_COMMA, others), max(least - 1, 0), None if most is None else most - 1))
-        return listed if least else Optional(listed)
 
     def _any_value(self) -> Node:
         """Any JSON value at all."""
@@ -457,9 +413,22 @@ class Layout:
         return Call(self._any["value"])
 
 
-def _no_unique(told: str, pointer: str) -> UnsupportedSchemaError:
-    message = f"'uniqueItems' is not supported {told}"
-    return UnsupportedSchemaError(message, pointer=f"{pointer}/uniqueItems", keyword="uniqueItems")
+def _unsupported(keyword: str, told: str, pointer: str) -> UnsupportedSchemaError:
+    return UnsupportedSchemaError(f"{keyword!r} is not supported here: {told}", pointer=pointer, keyword=keyword)
+
+
+def _is_watched(kind: Kind) -> bool:
+    """Whether elements have to be told apart that no automaton can: items, or names of properties that are not declared."""
+    if isinstance(kind, Object):
+        return kind.low > sum(member.required for _, member in kind.members) + 1
+    return isinstance(kind, Array) and kind.is_distinct and kind.high != 1
+
+
+def _declined(told: str, kind: Kind) -> UnsupportedSchemaError:
+    assert isinstance(kind, Array | Object)
+    keyword = "minProperties" if isinstance(kind, Object) else "uniqueItems"
+    message = f"{keyword!r} is not supported {told}"
+    return UnsupportedSchemaError(message, pointer=f"{kind.pointer}/{keyword}", keyword=keyword)
 
 
 def _separated(items: Iterable[Node]) -> list[Node]:

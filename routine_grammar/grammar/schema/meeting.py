@@ -1,16 +1,18 @@
-"""What two kinds of numbers, or of strings, have in common."""
+"""Kinds of numbers and of strings: what two have in common, and what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 
-from routine_grammar.grammar.json_number import Bound
+from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.pattern import Not, Pattern, both
 from routine_grammar.grammar.pattern_reader import read_search
+from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
-from routine_grammar.grammar.unit_automaton import is_empty
+from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
 
 
 def least(one: int | None, other: int | None) -> int | None:
@@ -59,3 +61,33 @@ def meet_strings(one: String, other: String) -> Shape:
 def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
     parts = [read_search(pattern) for pattern in sorted(found)]
     return both(*parts, *(Not(read_search(pattern)) for pattern in sorted(never)))
+
+
+def one_of(names: list[str]) -> str:
+    """An expression of JSON Schema that is found in these texts alone."""
+    return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
+
+
+def found_in(pattern: str, text: str) -> bool:
+    """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
+    return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
+
+
+def number_holds(kind: Number, value: float) -> bool:
+    """Whether a number is of a kind; raises `GrammarError` for one that is not finite."""
+    number = Fraction(decimal_of(value))
+    if kind.low is not None and not (number > kind.low.value or (number == kind.low.value and not kind.low.is_open)):
+        return False
+    if kind.high is not None and not (number < kind.high.value or (number == kind.high.value and not kind.high.is_open)):
+        return False
+    if kind.is_integer and number.denominator != 1:
+        return False
+    if any((number / Fraction(multiple)).denominator == 1 for multiple in kind.never):
+        return False
+    return all((number / Fraction(multiple)).denominator == 1 for multiple in kind.multiples)
+
+
+def string_holds(kind: String, text: str) -> bool:
+    """Whether a text is of a kind."""
+    sized = kind.low <= len(text) and (kind.high is None or len(text) <= kind.high)
+    return sized and all(found_in(one, text) for one in kind.found) and not any(found_in(one, text) for one in kind.never)

@@ -341,7 +341,7 @@ class Reader:
             )
             for name, member in kind.members
         )
-        return Object(members, (*kind.layers, layer), kind.names, kind.low, kind.high, kind.pointer)
+        return Object(members, (*kind.layers, layer), kind.names, kind.low, kind.high, kind.some, kind.pointer)
 
     # What a schema says itself
 
@@ -453,7 +453,7 @@ class Reader:
         names = self._inner(place.at("propertyNames"), nesting + 1) if "propertyNames" in schema else ANYTHING
         low, high = count_of(place, "minProperties") or 0, count_of(place, "maxProperties")
         layers = (layer,) if patterns or rest is not None else ()
-        return list(self.algebra.object(Object(tuple(members), layers, names, low, high, place.pointer)).kinds)
+        return list(self.algebra.object(Object(tuple(members), layers, names, low, high, (), place.pointer)).kinds)
 
     def _mapping(self, place: Place, keyword: str) -> Mapping[str, Any]:
         given = place.schema.get(keyword, {})

@@ -107,10 +107,18 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Some:
+    """That some property has a name of `names` and a value of `shape`."""
+
+    names: String
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
 class Object:
     """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
 
-    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be.
+    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `some`: properties that there are.
     """
 
     members: tuple[tuple[str, Member], ...] = ()
@@ -118,6 +126,7 @@ class Object:
     names: Shape = field(default_factory=_anything)
     low: int = 0
     high: int | None = None
+    some: tuple[Some, ...] = ()
     pointer: str = field(default="", compare=False)
 
     @property
@@ -252,7 +261,13 @@ def everything(pointer: str = "") -> tuple[Kind, ...]:
     return (*_CONSTANTS, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
 
 
+_FREE = {kind: type_of(kind) for kind in (Number(), String(), Array(), Array(looked_at=None), Object())}
+
+
 def joined(*shapes: Shape) -> Shape:
-    """The values of any of some shapes."""
+    """The values of any of some shapes. What allows all of a type stands for all that is of this type."""
     kinds = tuple(dict.fromkeys(kind for shape in shapes for kind in shape.kinds))
-    return ANYTHING if Anything() in kinds else Shape(kinds)
+    if Anything() in kinds:
+        return ANYTHING
+    free = {_FREE[kind] for kind in kinds if kind in _FREE}
+    return Shape(tuple(kind for kind in kinds if kind in _FREE or not free or type_of(kind) not in free))

@@ -1,0 +1,100 @@
+"""Objects that have to have some property by what it is, or several that have no names."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import permutations
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from routine_grammar.api import compile_schema
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.distinct import Watch
+from routine_grammar.errors import GrammarError, UnsupportedSchemaError
+from routine_grammar.grammar.schema.compiler import schema_to_grammar
+from tests.scale import SCALE
+from tests.vocabularies import byte_vocabulary
+
+NULL = {"type": "null"}
+TEXTS, NUMBERS = {"additionalProperties": {"type": "string"}}, {"additionalProperties": {"type": "number"}}
+OTHERS = [
+    {"oneOf": [{"type": "object", **TEXTS}, {"type": "object", **NUMBERS}]},
+    {
+        "oneOf": [
+            {"properties": {"a": {"type": "string"}}, "additionalProperties": False},
+            {"properties": {"b": {"type": "null"}}},
+        ]
+    },
+    {"oneOf": [{"properties": {"a": {"type": "string"}}}, {"properties": {"b": {"type": "number"}}, **TEXTS}]},
+    {"not": {"type": "object", **TEXTS}},
+    {"not": {"type": "object", "patternProperties": {"^a": {"type": "string"}}}},
+    {"not": {"type": "object", "additionalProperties": False}},
+    {"not": {"propertyNames": {"pattern": "^a"}}},
+    {"properties": {"a": {"type": ["string", "null"]}, "b": {}}, "required": ["b"], "not": TEXTS},
+    {"not": {"not": TEXTS}},
+    {"allOf": [{"not": TEXTS}, {"not": {"patternProperties": {"^a": {"type": "number"}}}}]},
+    {"if": TEXTS, "then": {"maxProperties": 1}, "else": {"required": ["a"]}},
+    {"anyOf": [{"type": "object"}, {"type": "object", **TEXTS}, {"properties": {"a": {"type": "null"}}}]},
+]
+
+KINDS = ("string", "null", "array", "object")
+
+
+def random_object(rng: random.Random) -> dict[str, Any]:
+    names = rng.sample(["a", "aa", "b", "c"], rng.randint(0, 3))
+    return {name: rng.choice(["x", 1, None, 2.5, True, "", [], {}]) for name in names}
+
+
+@pytest.mark.parametrize("schema", OTHERS, ids=json.dumps)
+def test_objects_are_accepted_as_jsonschema_does_in_some_order(schema: Any) -> None:
+    whole = {"type": "object", **schema}
+    watch, judge = Watch(Automaton(schema_to_grammar(whole))), Draft202012Validator(whole)
+    answers = set()
+    for seed in range(150 * SCALE):
+        value = random_object(random.Random(seed))
+        expected = judge.is_valid(value)
+        texts = [json.dumps(dict(order)).encode() for order in permutations(value.items())]
+        assert any(map(watch.accepts, texts)) is expected, value
+        answers.add(expected)
+    assert answers == {True, False} or "anyOf" in schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"not": TEXTS, "maxProperties": 3}, "additionalProperties"),
+        ({"allOf": [{"not": {"additionalProperties": {"type": name}}} for name in KINDS]}, "additionalProperties"),
+        ({"minProperties": 2, "properties": {"a": {}}}, "minProperties"),
+        ({"minProperties": 2, "propertyNames": {"enum": ["a", "b"]}}, "minProperties"),
+        ({"minProperties": 9}, "minProperties"),
+        ({"anyOf": [{"minProperties": 2}, {"required": ["a"]}]}, "minProperties"),
+    ],
+)
+def test_what_can_not_be_told_of_objects_is_declined(schema: Any, keyword: str) -> None:
+    with pytest.raises(UnsupportedSchemaError) as caught:
+        compile_schema({"type": "object", **schema})
+    assert caught.value.keyword == keyword
+
+
+def test_a_name_that_comes_twice_does_not_count_twice() -> None:
+    grammar = compile_schema({"type": "object", "minProperties": 2, **TEXTS})
+    assert grammar.accepts('{"a": "", "b": ""}')
+    assert not grammar.accepts('{"a": "", "a": ""}')
+    assert not grammar.accepts('{"a": "", "\\u0061": ""}')
+    vocabulary = byte_vocabulary(('": "', '", "', '{"', '"}'))
+    for seed in range(30 * SCALE):
+        rng = random.Random(seed)
+        matcher, text = grammar.matcher(vocabulary, grammar.fewest_tokens(vocabulary) + rng.randint(0, 9)), b""
+        while not matcher.finished:
+            token = int(rng.choice(matcher.allowed()))
+            assert matcher.advance(token)
+            text += vocabulary.tokens[token]
+        assert len(json.loads(text)) >= 2
+
+
+def test_more_names_than_there_are_is_an_error() -> None:
+    with pytest.raises(GrammarError, match=r"no 2 different elements.*'/minProperties'"):
+        compile_schema({"minProperties": 2, "propertyNames": {"maxLength": 0}})
