@@ -14,7 +14,7 @@ from routine_grammar.automaton.tracing import Way, trace
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.schema.documents import Place, document
 from routine_grammar.grammar.schema.meeting import found_in
-from routine_grammar.grammar.terminals import JsonNumber, JsonString
+from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText
 from routine_grammar.grammar.tree import Call, Grammar, Leaf, Literal, Marker
 from routine_grammar.grammar.tree import Sequence as Row
 from routine_grammar.routine.tools import Tool
@@ -107,11 +107,12 @@ def described(leaf: Leaf) -> str:
     match leaf.pattern:
         case JsonNumber():
             return f"{leaf.name}, {_number(leaf.pattern)}"
-        case JsonString(found, never, low, high):
+        case JsonString(found, never, low, high) | RawText(found, never, low, high):
             length = f" of {low} to {high} characters" if high is not None else f" of {low} characters or more" if low else ""
             parts = [f"in which /{pattern:.80}/ is found" for pattern in found]
             parts += [f"in which /{pattern:.80}/ is not found" for pattern in never]
-            return f"{leaf.name}, a JSON string{length}{'' if not parts else ' ' + ' and '.join(parts)}"
+            what = "a JSON string" if isinstance(leaf.pattern, JsonString) else "a text"
+            return f"{leaf.name}, {what}{length}{'' if not parts else ' ' + ' and '.join(parts)}"
         case pattern:
             return f"{leaf.name}, /{pattern:.80}/"
 

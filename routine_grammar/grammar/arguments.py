@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from routine_grammar.errors import UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_text import JsonForm, value_literal
 from routine_grammar.grammar.pattern_text import escape
@@ -21,6 +21,7 @@ from routine_grammar.grammar.raw_text import raw_pattern
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.shapes import Anything, Kind, Named, Number, Shape, String, Value, type_of
+from routine_grammar.grammar.terminals import RawText, automaton_of_terminal
 from routine_grammar.grammar.tree import EMPTY, Choice, Leaf, Literal, Node, Optional, choice, sequence
 
 _MAX_REFERENCES = 16
@@ -123,9 +124,11 @@ class BlockArguments:
                 case Value(_, value):
                     ways.append(self._value(value, types, pointer))
                 case String():
-                    ways.append(self._raw(kind, types, pointer))
+                    ways += self._raw(compiler, kind, types, pointer)
                 case _:
                     ways += self._as_json(compiler, kind, types, pointer)
+        if not ways:
+            raise SchemaError(f"in dialect {self.dialect.name!r}, no text is left that the schema allows", pointer=pointer)
         return choice(*ways)
 
     def _as_json(self, compiler: SchemaCompiler, kind: Kind, types: frozenset[str], pointer: str) -> list[Node]:
@@ -146,17 +149,23 @@ class BlockArguments:
                 raise self._declined(f"{value!r:.80} has markup or control characters that can't be written", pointer, "enum")
         return choice(*(Literal(text + self._end) for text in written))
 
-    def _raw(self, kind: String, types: frozenset[str], pointer: str) -> Node:
-        """Any string, as it is."""
-        if kind != String():
-            raise self._declined("the length or the pattern of a text can't be enforced", pointer, "pattern")
+    def _raw(self, compiler: SchemaCompiler, kind: String, types: frozenset[str], pointer: str) -> list[Node]:
+        """Strings, as they are; none where none is left."""
         if others := sorted(types - {"string", "null"}):
             told = f"text can't be told from a value of type {others[0]!r}"
             raise self._declined(told, pointer, "type")
-        end = escape(self._end)
+        name, form = "TEXT", raw_pattern(self.form.sigil)
         if "null" in types:
-            return Leaf("TEXT_NOT_NULL", raw_pattern(self.form.sigil, "null") + end)
-        return Leaf("TEXT", raw_pattern(self.form.sigil) + end)
+            name, form = "TEXT_NOT_NULL", raw_pattern(self.form.sigil, "null")
+        if kind == String():
+            return [Leaf(name, form + escape(self._end))]
+        terminal = RawText(tuple(sorted(kind.found)), tuple(sorted(kind.never)), kind.low, kind.high, form, self._end)
+        try:
+            is_empty = automaton_of_terminal(terminal).is_empty
+        except GrammarError as error:
+            told = f"a text with this length or pattern can't be enforced: {error}"
+            raise self._declined(told, pointer, "pattern") from error
+        return [] if is_empty else [compiler.leaves.leaf(name, terminal)]
 
 
 def _ways(node: Node) -> tuple[Node, ...]:

@@ -1,7 +1,7 @@
 """Terminals as regular expressions, for readers and for other libraries: what our own automata do not need.
 
 A string of which several things are asked becomes one expression for each, to be met at once: by lookaheads that end with the
-closing quote, or by `&` and `~` where a grammar has them. A number becomes one expression, by way of its automaton.
+closing quote, or by `&` and `~` where a grammar has them. A number or raw text becomes one, by way of its automaton.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from routine_grammar.grammar.json_text import string_pattern
 from routine_grammar.grammar.pattern import Chars, Not, Pattern, Times, both
 from routine_grammar.grammar.pattern_reader import read_whole
 from routine_grammar.grammar.pattern_text import as_expression, pattern_to_regex
-from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal
+from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText, Terminal
 from routine_grammar.grammar.terms import has_edges
 from routine_grammar.grammar.unit_automaton import is_empty
 
@@ -33,7 +33,7 @@ def terminal_to_regex(terminal: Terminal) -> str:
     """
     if isinstance(terminal, str):
         return terminal
-    if isinstance(terminal, JsonNumber):
+    if isinstance(terminal, JsonNumber | RawText):
         return pattern_to_regex(as_expression(terminal.pattern()))
     first, *others = expressions(terminal)
     ahead = [f"(?{'=' if holds else '!'}{text})" for holds, text in others]

@@ -1,4 +1,4 @@
-"""Terminals: what a leaf of a grammar tree matches, as a regular expression, a JSON string or a JSON number.
+"""Terminals: what a leaf of a grammar tree matches, as a regular expression, a JSON string or number, or a bounded raw text.
 
 Strings and numbers are given by what is asked of their values, since their spellings make long expressions: JSON escapes,
 intersections, counts of thousands. `automaton_of_terminal` is what each means, `dump` and `load` are how they travel.
@@ -106,7 +106,25 @@ class JsonNumber:
         return both(read_terminal(self.form), found) if self.form else found
 
 
-Terminal = str | JsonString | JsonNumber
+@dataclass(frozen=True, slots=True)
+class RawText:
+    """A text as it is, and `end` behind it, by what is asked of it as of a `JsonString`; `form` is what it may be otherwise."""
+
+    found: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    low: int = 0
+    high: int | None = None
+    form: str = ""
+    end: str = ""
+
+    def pattern(self) -> Pattern:
+        """The pattern of the text and its end."""
+        asked = [*map(read_search, self.found), *(Not(read_search(text)) for text in self.never)]
+        length = [Times(Chars(CHARS), self.low, self.high)] if self.low or self.high is not None else []
+        return concat(both(read_terminal(self.form), *asked, *length), literal(self.end))
+
+
+Terminal = str | JsonString | JsonNumber | RawText
 
 
 def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
@@ -119,7 +137,7 @@ def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
             return automaton_of(read_terminal(text))
         case JsonString():
             return quoted(automaton_of(terminal.inner(with_length=False)))
-        case JsonNumber():
+        case JsonNumber() | RawText():
             return automaton_of(terminal.pattern())
 
 
@@ -136,7 +154,8 @@ def load(value: Any) -> Terminal:
     """Read what `dump` wrote. Raises `GrammarError` for anything else."""
     if isinstance(value, str):
         return value
-    kinds: dict[str, type[JsonString | JsonNumber]] = {"JsonString": JsonString, "JsonNumber": JsonNumber}
+    kinds: dict[str, type[JsonString | JsonNumber | RawText]]
+    kinds = {kind.__name__: kind for kind in (JsonString, JsonNumber, RawText)}
     try:
         kind = kinds[value["kind"]]
         known = {field.name: getattr(kind(), field.name) for field in fields(kind)}

@@ -8,11 +8,13 @@ import warnings
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from routine_grammar import Routine, Tool, compile_routine
 from routine_grammar.api import Turn
-from routine_grammar.errors import GrammarError, RoutineGrammarError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, RoutineGrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.arguments import coerced, read_types
+from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.grammar.raw_text import WORDS, raw_pattern
 from tests.scale import SCALE
 
@@ -121,6 +123,43 @@ def test_a_string_or_null_leaves_out_the_strings_that_read_as_null() -> None:
             assert either.accepts(said(value)), value
         assert not either.accepts(said("NULL"))
         assert not either.accepts(said("Null"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pattern": "^[a-z ]*$"},
+        {"pattern": "b"},
+        {"minLength": 2, "maxLength": 4},
+        {"maxLength": 300},
+        {"format": "date"},
+        {"not": {"pattern": "a"}, "minLength": 1},
+        {"allOf": [{"pattern": "a"}, {"pattern": "b$"}]},
+        {"type": ["string", "null"], "maxLength": 5},
+    ],
+)
+def test_lengths_and_patterns_hold_for_text_as_it_is(more: dict[str, Any]) -> None:
+    schema = {**TEXT, **more}
+    made, judge = turn(schema), Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    answers = set()
+    dates = ("2026-01-31", "2026-02-30")
+    for text in (*dates, "", "a", "ab", "b a", "</div>", "a < b", "é", "éééé", "ééééé", "x" * 300, "x" * 301, "\n\nb", "nul"):
+        assert made.accepts(said(text)) is judge.is_valid(text), text
+        answers.add(judge.is_valid(text))
+    assert answers == {True, False}
+    for text in ("memory_1_x", "</parameter>", "NULL" if "null" in schema["type"] else "<think>"):
+        assert not made.accepts(said(text)), text
+
+
+def test_a_text_that_can_not_be_is_told() -> None:
+    with pytest.raises(SchemaError, match="no text is left"):
+        turn({**TEXT, "pattern": "^</parameter>$"})
+    with pytest.raises(UnsupportedSchemaError, match="'qwen3_coder', a text with this length"):
+        turn({**TEXT, "maxLength": 50_000})
+    made = turn({**TEXT, "pattern": "^a+$"})
+    assert load_grammar(made.payload) == made.tree
+    assert re.fullmatch(made.regex, said("aa"))
+    assert not re.fullmatch(made.regex, said("ab"))
 
 
 @pytest.mark.parametrize(

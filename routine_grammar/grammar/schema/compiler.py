@@ -29,7 +29,8 @@ class SchemaCompiler:
         self.rules = rules
         self.root = document(schema)
         self.reader = Reader(self.root)
-        self.layout = Layout(self.reader.algebra, form, rules, prefix, leaves or LeafNames())
+        self.leaves = leaves or LeafNames()
+        self.layout = Layout(self.reader.algebra, form, rules, prefix, self.leaves)
 
     def shape(self, place: Place) -> Shape:
         """The shape of a schema of the document; raises as `node`."""
