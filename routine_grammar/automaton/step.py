@@ -297,6 +297,17 @@ def next_bytes(t: Tables, row: Configuration, trial: Configuration, allowed: npt
 
 
 @jit
+def only_edge(t: Tables, state: int) -> int:
+    """The edge of a state that can do nothing else but take it, or -1."""
+    if state < SKELETON:
+        return -1
+    i = state - SKELETON
+    if t.ends[i] or t.edge_high[i] - t.edge_low[i] != 1 or t.symbol_high[i] != t.symbol_low[i]:
+        return -1
+    return int(t.edge_low[i])
+
+
+@jit
 def shortest_completion(
     t: Tables, row: Configuration, symbols: int, pieces: npt.NDArray[np.int32], trial: Configuration
 ) -> int:
@@ -308,6 +319,15 @@ def shortest_completion(
     count = 0
     left = distance_to_end(t, row)
     while left > 0:
+        edge = only_edge(t, int(row[0]))
+        if edge >= 0:  # the middle of a literal, as most of what has to come is
+            pieces[count] = t.edge_byte[edge]
+            state = step(t, row, t.edge_byte[edge])
+            if state < 0:
+                return state
+            count += 1
+            left -= 1
+            continue
         found = False
         for piece in range(256 + symbols):
             trial[:] = row
@@ -324,17 +344,6 @@ def shortest_completion(
         count += 1
         left -= 1
     return count
-
-
-@jit
-def only_edge(t: Tables, state: int) -> int:
-    """The edge of a state that can do nothing else but take it, or -1."""
-    if state < SKELETON:
-        return -1
-    i = state - SKELETON
-    if t.ends[i] or t.edge_high[i] - t.edge_low[i] != 1 or t.symbol_high[i] != t.symbol_low[i]:
-        return -1
-    return int(t.edge_low[i])
 
 
 @jit

@@ -34,15 +34,17 @@ _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 class Suspects:
     """The tokens allowed in a configuration that may repeat an element, or leave no way to the end but to repeat one.
 
-    `tokens` lead to the configurations `leads[group]`, each with `room[group]` for other texts; `events` are those of the
-    tokens that have any.
+    `tokens` lead to the configurations `leads[group]`, each with `room[group]` for other texts. `events` are those of the
+    tokens that have any; each `ends` so many elements, and `begins` some or none.
     """
 
     tokens: Ids
-    groups: npt.NDArray[np.int32]
-    leads: npt.NDArray[np.int32]
+    groups: npt.NDArray[np.int64]
+    leads: list[Configuration]
     room: npt.NDArray[np.int64]
     events: dict[int, tuple[Event, ...]]
+    ends: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.bool_]
 
 
 class DistinctRows:
@@ -116,17 +118,15 @@ class DistinctRows:
 
     def _several_after(self, place: Watched, tokens: Ids) -> Ids:
         """As `TokenRows.tokens_after`, where lists to come need several different elements: told by one token of a group."""
-        needed = np.zeros(len(tokens), np.int32)
-        is_text = np.diff(self.vocabulary.offsets)[tokens] > 0
-        groups = np.full(len(tokens), -1)
-        groups[is_text] = self._plain.grouped(place.row, tokens[is_text])[0]
-        groups[~is_text] = -1 - np.arange(np.count_nonzero(~is_text))
-        for group in np.unique(groups):
-            members = np.flatnonzero(groups == group)
-            places = (self.after(place, token) for token in tokens[members].tolist())
+        of_token = np.zeros(self.vocabulary.size, np.int32)
+        symbols = tokens[np.diff(self.vocabulary.offsets)[tokens] == 0]
+        groups = [group.tokens for group in self._plain.grouped(place.row)]
+        groups += [symbols[number : number + 1] for number in range(len(symbols))]
+        for ids in groups:
+            places = (self.after(place, token) for token in ids.tolist())
             after = next((each for each in places if each is not None), None)
-            needed[members] = 0 if after is None else self.fewest_tokens(after)
-        return needed
+            of_token[ids] = 0 if after is None else self.fewest_tokens(after)
+        return of_token[tokens]
 
     def _keep_way(self, place: Watched, allowed: Ids, needed: Ids) -> None:
         """Set what the first tokens of a shortest way need: that way stays open when the budget is as small."""
@@ -180,15 +180,13 @@ class DistinctRows:
             for token in self._plain.row(place.row).allowed.tolist():
                 yield token, self._watch.after(place, self.vocabulary.tokens[token])
             return
-        may_repeat = count and self._may_repeat(place)
-        for token, group in zip(suspects.tokens.tolist(), suspects.groups.tolist(), strict=True):
-            events = suspects.events.get(token, ())
-            ends = sum(what == ENDS_ELEMENT for _, what in events)
-            begins = any(what == BEGINS_ELEMENT for _, what in events)
-            if ends > 1 or (may_repeat and (ends or suspects.room[group] < count)) or ((count or ends) and begins):
-                data = self.vocabulary.tokens[token]
-                lists = followed(place.lists, data, events)
-                yield token, None if lists is None else Watched(suspects.leads[group], lists)
+        ends, begins = suspects.ends, suspects.begins
+        chosen = (ends > 1) | (begins & ((ends > 0) | (count > 0)))
+        if count and self._may_repeat(place):
+            chosen |= (ends > 0) | (suspects.room[suspects.groups] < count)
+        for token, group in zip(suspects.tokens[chosen].tolist(), suspects.groups[chosen].tolist(), strict=True):
+            lists = followed(place.lists, self.vocabulary.tokens[token], suspects.events.get(token, ()))
+            yield token, None if lists is None else Watched(suspects.leads[group], lists)
 
     def _may_repeat(self, place: Watched) -> bool:
         """Whether the element at hand may become equal to one before it; told for strings only."""
@@ -209,13 +207,21 @@ class DistinctRows:
         return suspects
 
     def _find_suspects(self, row: Configuration) -> Suspects:
-        allowed = self._plain.row(row).allowed
-        tokens = allowed[np.diff(self.vocabulary.offsets)[allowed] > 0]
-        groups, leads = self._plain.grouped(row, tokens)
-        events = self._events(row, tokens)
-        room = np.array([self.automaton.room(lead) for lead in leads], np.int64)
-        is_suspect = (room[groups] < MAX_ROOM) | np.isin(tokens, list(events))
-        return Suspects(tokens[is_suspect], groups[is_suspect], leads, room, events)
+        found = self._plain.grouped(row)
+        every = np.concatenate([np.zeros(0, np.int32), *(group.tokens for group in found)])
+        of = np.repeat(np.arange(len(found)), [len(group.tokens) for group in found])
+        leads = [group.lead for group in found]
+        rooms = np.array([self.automaton.room(lead) for lead in leads], np.int64)
+        # A token that stays in the leaf at hand begins and ends nothing.
+        leaves = ~np.array([group.stays for group in found], np.bool_)
+        events = self._events(row, every[leaves[of]]) if len(every) else {}
+        ends, begins = np.zeros(self.vocabulary.size, np.int64), np.zeros(self.vocabulary.size, np.bool_)
+        for token, noted in events.items():
+            ends[token] = sum(what == ENDS_ELEMENT for _, what in noted)
+            begins[token] = any(what == BEGINS_ELEMENT for _, what in noted)
+        is_suspect = (rooms[of] < MAX_ROOM) | (ends[every] > 0) | begins[every]
+        tokens = every[is_suspect]
+        return Suspects(tokens, of[is_suspect], leads, rooms, events, ends[tokens], begins[tokens])
 
     def _events(self, row: Configuration, tokens: Ids) -> dict[int, tuple[Event, ...]]:
         vocabulary = self.vocabulary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -105,6 +106,22 @@ class CountedRow:
     most: int
 
 
+class Landing(NamedTuple):
+    """Tokens that lead from one leaf state to another (RETURN: that end the leaf), and how many characters they complete."""
+
+    state: int
+    completed: int
+    tokens: Ids
+
+
+class Group(NamedTuple):
+    """Tokens that lead to one configuration; `stays`: all within the leaf at hand."""
+
+    tokens: Ids
+    lead: Configuration
+    stays: bool = False
+
+
 class VocabularyRows:
     """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
 
@@ -116,6 +133,7 @@ class VocabularyRows:
         self.library = library
         self._leaf_rows: dict[int, LeafRow] = {}
         self._counted_rows: dict[int, CountedRow] = {}
+        self._landings: dict[int, tuple[Landing, ...]] = {}
         self.lock = threading.RLock()
         self.out = np.zeros(vocabulary.size, np.int32)
         self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
@@ -144,6 +162,23 @@ class VocabularyRows:
             if state not in self._counted_rows:
                 self._counted_rows[state] = self._count(state, tables)
             return self._counted_rows[state]
+
+    def landings(self, state: int, tables: Tables) -> tuple[Landing, ...]:
+        """Where the tokens lead that stay in a leaf from a state; looked for on first use."""
+        with self.lock:
+            if state not in self._landings:
+                self._landings[state] = self._land(state, tables)
+            return self._landings[state]
+
+    def _land(self, state: int, tables: Tables) -> tuple[Landing, ...]:
+        lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
+        counts = np.zeros_like(self._states)
+        walks.scan_landings(tables, self.vocabulary.trie, state, self._states, counts, lands, completed)
+        staying = np.flatnonzero(lands != DEAD).astype(np.int32)
+        ways, groups = np.unique(np.stack([lands[staying], completed[staying]]), axis=1, return_inverse=True)
+        order = np.argsort(groups, kind="stable")
+        parts = np.split(staying[order], np.cumsum(np.bincount(groups, minlength=ways.shape[1]))[:-1])
+        return tuple(Landing(state, completed, ids) for (state, completed), ids in zip(ways.T.tolist(), parts, strict=True))
 
     def _count(self, state: int, tables: Tables) -> CountedRow:
         vocabulary = self.vocabulary
@@ -318,25 +353,70 @@ class TokenRows:
             after = self.automaton.after_symbol(configuration, symbol)
             assert after is not None
             needed[place] = self.fewest_tokens(after)
-        groups, leads = self.grouped(configuration, allowed[~symbols])
-        of_group = np.array([self.fewest_tokens(lead) for lead in leads], np.int32)
-        needed[~symbols] = of_group[groups]
+        of_token = np.zeros(self.vocabulary.size, np.int32)
+        for group in self.grouped(configuration):
+            of_token[group.tokens] = self.fewest_tokens(group.lead)
+        needed[~symbols] = of_token[allowed[~symbols]]
         return needed
 
-    def grouped(self, configuration: Configuration, tokens: Ids) -> tuple[Ids, npt.NDArray[np.int32]]:
-        """The group of every token and the configuration that each group leads to."""
-        groups = np.zeros(len(tokens), np.int32)
-        room = 64
+    def grouped(self, configuration: Configuration) -> list[Group]:
+        """The tokens with bytes that a configuration allows, by the one that they lead to."""
+        state, tables = int(configuration[0]), self.automaton.tables()
+        if state >= SKELETON or (configuration[3] and self._is_tight(*self._left(configuration), self._most(state, tables))):
+            return self._grouped_in(configuration, self.vocabulary.trie)
+        after = self._returned(configuration)
+        found = list(self._landed(configuration, after, tables))
+        leaf, counted = self._shared.leaf_row(state, tables), bool(configuration[3])
+        exit_counts = self._shared.counted_row(state, tables).exit_counts if counted else ()
+        low, high = self._left(configuration)
+        for rests, lead, _ in self._grouped_in(after, leaf.rests):
+            tokens = [leaf.exits[rest] for rest in rests]
+            if counted:
+                tokens = [leaf.exits[r][(exit_counts[r] >= low) & (exit_counts[r] <= high)] for r in rests]
+            found.append(Group(np.concatenate(tokens), lead))
+        if tables.leaf_accepting[state] and not counted:
+            found += self.grouped(after)
+        return [group for group in found if len(group.tokens)]
+
+    def _landed(self, configuration: Configuration, after: Configuration, tables: Tables) -> Iterator[Group]:
+        """The tokens that stay in the leaf at hand, or end it with their last byte, by where they lead."""
+        for state, completed, tokens in self._shared.landings(int(configuration[0]), tables):
+            lead = (after if state == RETURN else configuration).copy()
+            if configuration[3]:
+                low, high = self.automaton.library.bounds[configuration[3], :2].tolist()
+                count = int(configuration[2]) + completed
+                needed = 0 if state == RETURN else stepping.needed(tables, int(tables.leaf_counted[state]), low - count)
+                if (state == RETURN and count < low) or (high != NO_BOUNDS and count + needed > high):
+                    continue
+                if state != RETURN:
+                    lead[2] = min(count, low) if high == NO_BOUNDS else count
+            if state != RETURN:
+                lead[0] = state
+            yield Group(tokens, lead, state != RETURN)
+
+    def _grouped_in(self, configuration: Configuration, trie: Trie) -> list[Group]:
+        """The tokens of a trie that a configuration allows, by the one that they lead to."""
+        groups = np.zeros(len(trie.same), np.int32)
+        rows, room = self._shared.rows, 64
         while True:
             leads = np.zeros((room, len(configuration)), np.int32)
-            used = self.automaton.run(
-                lambda tables, leads=leads: walks.group_tokens(  # type: ignore[misc]
-                    tables, configuration, tokens, self.vocabulary.blob, self.vocabulary.offsets, groups, leads
-                )
-            )
+
+            def group(tables: Tables, leads: npt.NDArray[np.int32] = leads) -> int:
+                rows[0] = configuration
+                groups[:] = -1
+                return walks.group_tokens(tables, trie, rows, groups, leads)
+
+            used = self.automaton.run(group)
             if used != DEAD:
-                return groups, leads[:used]
+                break
             room *= 4
+        tokens = np.flatnonzero(groups >= 0).astype(np.int32)
+        order = np.argsort(groups[tokens], kind="stable")
+        parts = np.split(tokens[order], np.cumsum(np.bincount(groups[tokens], minlength=used))[:-1]) if used else []
+        return [Group(part, lead) for part, lead in zip(parts, leads[:used], strict=True)]
+
+    def _most(self, state: int, tables: Tables) -> int:
+        return self._shared.counted_row(state, tables).most
 
     def _make(self, configuration: Configuration) -> Row:
         ends = self.automaton.may_end(configuration)

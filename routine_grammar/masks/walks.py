@@ -125,45 +125,76 @@ def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, ne
 
 
 @jit
-def group_tokens(
-    t: Tables,
-    start: Configuration,
-    tokens: Ids,
-    blob: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    groups: Ids,
-    leads: npt.NDArray[np.int32],
-) -> int:
-    """Sort allowed tokens by the configuration each leads to: `groups[i]` is token i's row of `leads`.
+def scan_landings(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, lands: Ids, completed: Ids) -> None:
+    """Write where every token leads that stays in a leaf from state `start`: `lands` [vocabulary], all DEAD at first.
 
-    Returns how many rows of `leads` are used, DEAD where they don't suffice, or NEED - i.
+    RETURN where the leaf ends with its last byte. `completed` [vocabulary] are the characters that it completes where these
+    are counted, else 0. `states` and `counts` [longest token + 1] are scratch.
     """
-    used = 0
-    row = start.copy()
-    for i in range(len(tokens)):
-        row[:] = start
-        for place in range(offsets[tokens[i]], offsets[tokens[i] + 1]):
-            state = step(t, row, blob[place])
-            if state <= NEED:
-                return state
-        group = -1
-        for g in range(used):
-            if leads[g, 0] == row[0] and leads[g, 1] == row[1]:
-                equal = True
-                for j in range(2, HEAD + row[1]):
-                    if leads[g, j] != row[j]:
-                        equal = False
-                        break
-                if equal:
-                    group = g
-                    break
-        if group < 0:
-            if used == len(leads):
-                return DEAD
-            group = used
-            leads[group] = row
-            used += 1
-        groups[i] = group
+    node = 0
+    while node < len(trie.byte):
+        depth = trie.depth[node]
+        state = start if depth == 0 else states[depth - 1]
+        done = 0 if depth == 0 else counts[depth - 1]
+        target = int(t.leaf_table[state, trie.byte[node]])
+        if target >= 0 and t.leaf_counted[target] >= 0:
+            done += t.completes[t.leaf_counted[target]]
+        token = trie.token[node]
+        while token >= 0:
+            lands[token] = target
+            completed[token] = done
+            token = trie.same[token]
+        if target < 0:
+            node = trie.skip[node]
+            continue
+        states[depth] = target
+        counts[depth] = done
+        node += 1
+
+
+@jit
+def is_same(one: Configuration, other: Configuration) -> bool:
+    """Whether two configurations are equal: what stands behind a stack does not count."""
+    place = 0
+    while place < HEAD + one[1] and one[place] == other[place]:
+        place += 1
+    return bool(place == HEAD + one[1])
+
+
+@jit
+def group_tokens(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids, leads: npt.NDArray[np.int32]) -> int:
+    """Sort the tokens that the configuration `rows[0]` allows by where each leads: `groups[i]` is token i's row of `leads`.
+
+    `groups` [tokens of the trie] is -1 at first. Returns how many rows of `leads` are used, DEAD where they don't suffice, or
+    NEED - i. `rows` [longest token + 2, configuration] int32 is scratch behind its first row.
+    """
+    used = group = 0
+    node = 0
+    while node < len(trie.byte):
+        depth = trie.depth[node]
+        row = rows[depth + 1]
+        row[:] = rows[depth]
+        state = step(t, row, trie.byte[node])
+        if state <= NEED:
+            return state
+        if state < 0:
+            node = trie.skip[node]
+            continue
+        token = trie.token[node]
+        if token >= 0:
+            if group >= used or not is_same(row, leads[group]):
+                group = 0
+                while group < used and not is_same(row, leads[group]):
+                    group += 1
+                if group == len(leads):
+                    return DEAD
+                if group == used:
+                    leads[group] = row
+                    used += 1
+            while token >= 0:
+                groups[token] = group
+                token = trie.same[token]
+        node += 1
     return used
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary, compile_counted, compile_leaf
-from routine_grammar.automaton.step import COUNTED
+from routine_grammar.automaton.step import COUNTED, HEAD
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.terminals import JsonString
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Node, Sequence
@@ -172,6 +172,12 @@ def test_masks_are_what_stepping_allows(low: int, more: int, seed: int) -> None:
             if vocabulary.tokens[token] and rows.after(matcher._place, token) is not None
         ]
         assert [token for token in allowed.tolist() if token not in vocabulary.eos] == stepped
+        for group in rows.grouped(matcher._place):
+            for token in group.tokens.tolist():
+                after = rows.after(matcher._place, token)
+                assert after is not None
+                used = HEAD + int(after[1])
+                assert group.lead[:used].tolist() == after[:used].tolist()
         assert matcher.advance(int(rng.choice(allowed)))
 
 

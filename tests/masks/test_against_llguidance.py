@@ -7,8 +7,6 @@ overlapping terminals (llguidance's lexer follows the longest one, ours reads ev
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import json
 import lzma
 import random
@@ -41,7 +39,7 @@ from tests.grammar.json_instances import schemas
 from tests.grammar.peer import PeerMatcher, peer_tokenizer
 from tests.grammar.test_lark import CALCULATOR
 from tests.scale import SCALE
-from tests.vocabularies import byte_vocabulary
+from tests.vocabularies import byte_vocabulary, tekken_vocabulary
 
 DATA = Path(__file__).parents[1] / "data" / "tool_schemas.jsonl.xz"
 TURN = turn_form(("<tool_call>", "</tool_call>"), "memory_")
@@ -95,15 +93,7 @@ def demo_pair() -> Pair:
 
 @pytest.fixture(scope="module")
 def tekken_pair() -> Pair:
-    """Mistral's vocabulary of 131,072 tokens; the markers take the place of two of its reserved ones."""
-    package = importlib.util.find_spec("mistral_common")
-    file = Path(str(package.origin)).parent / "data" / "tekken_240911.json" if package is not None else None
-    if file is None or not file.is_file():
-        pytest.skip("mistral_common, or its file tekken_240911.json, is not installed")
-    recorded = json.loads(file.read_text(encoding="utf-8"))
-    size, reserved = recorded["config"]["default_vocab_size"], recorded["config"]["default_num_special_tokens"]
-    tokens = [b""] * reserved + [base64.b64decode(entry["token_bytes"]) for entry in recorded["vocab"][: size - reserved]]
-    return Pair.of(Vocabulary(tokens, {marker: 20 + place for place, marker in enumerate(MARKERS)}, [2]))
+    return Pair.of(tekken_vocabulary(MARKERS))
 
 
 def walked(pair: Pair, grammar: Grammar, rng: random.Random, steps: int) -> Counter[str]:

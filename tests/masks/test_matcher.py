@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.automaton.step import HEAD
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
 from routine_grammar.masks.matcher import Matcher
@@ -55,6 +56,27 @@ def test_a_bit_is_set_exactly_where_the_bytes_keep_the_automaton_alive(grammar: 
         token = rng.choice(alive)
         assert matcher.advance(token)
         text += vocabulary.tokens[token]
+
+
+@settings(max_examples=60 * SCALE, deadline=None)
+@given(grammars, st.integers(0, 1 << 30))
+def test_tokens_are_grouped_by_where_they_lead(grammar: Grammar, seed: int) -> None:
+    rng = random.Random(seed)
+    vocabulary = random_vocabulary(rng, ALPHABET)
+    rows = rows_of(grammar, vocabulary)
+    place = rows.start()
+    for _ in range(12):
+        allowed = rows.row(place).allowed.tolist()
+        leads = {token: group.lead for group in rows.grouped(place) for token in group.tokens.tolist()}
+        assert sorted(leads) == [token for token in allowed if vocabulary.tokens[token]]
+        for token, lead in leads.items():
+            after = rows.after(place, token)
+            assert after is not None
+            used = HEAD + int(after[1])
+            assert lead[:used].tolist() == after[:used].tolist()
+        if not leads:
+            break
+        place = leads[rng.choice(sorted(leads))]
 
 
 def test_a_budget_that_is_too_small_by_now_leaves_the_shortest_way() -> None:
