@@ -59,6 +59,9 @@ async def model_server(
                     raise
                 what = f"ended with status {process.returncode} ({error})"
                 raise EngineError(_failure(what, process, _last_lines(log))) from error
+            except Exception as error:
+                error.add_note(_failure("was in use", process, _last_lines(log)))
+                raise
         finally:
             _stop(process)
 

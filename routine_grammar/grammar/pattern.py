@@ -70,7 +70,19 @@ class Edge(Enum):
     END = "$"
 
 
-Pattern = Chars | Concat | Either | Times | Both | Not | Multiple | Edge
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The empty text between a character of `words` and one that is not, or an end of the text; `negative`: elsewhere.
+
+    `of_empty`: whether the empty text has such a place.
+    """
+
+    words: CharSet
+    negative: bool = False
+    of_empty: bool = False
+
+
+Pattern = Chars | Concat | Either | Times | Both | Not | Multiple | Edge | Boundary
 EMPTY = Concat(())
 NOTHING = Either(())
 CHAR = Chars(CHARS)

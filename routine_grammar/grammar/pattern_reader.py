@@ -6,6 +6,7 @@ regular, or looks behind, is declined by name and place.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from routine_grammar.grammar.pattern import (
     EMPTY,
     TEXT,
     Both,
+    Boundary,
     Chars,
     Concat,
     Edge,
@@ -33,6 +35,7 @@ from routine_grammar.grammar.unit_automaton import are_disjoint
 MAX_REPEAT = 100_000
 _MAX_DEPTH = 100
 _MAX_COPIES = 1_000  # of what stands behind lookaheads
+_EMPTY_HAS_NO_BOUNDARY = re.fullmatch(r"\B", "") is not None  # to `re` since Python 3.14
 _END = Chars(CharSet.of((ESCAPED, ESCAPED)))  # no character: where a terminal ends, for what may look past it
 
 
@@ -143,7 +146,7 @@ class _Reader(CharReader):
         bounds = self._quantifier()
         if bounds is None:
             return item
-        if isinstance(item, _Ahead | Edge) and not isinstance(self._dialect, Python):
+        if isinstance(item, _Ahead | Edge | Boundary) and not isinstance(self._dialect, Python):
             raise self._declined("a quantifier behind an assertion")
         if self._take("+"):
             raise self._declined("a possessive quantifier")
@@ -262,7 +265,10 @@ class _Reader(CharReader):
         """What stands behind a backslash, outside of classes."""
         letter = self._next()
         if letter in ("b", "B"):
-            raise self._declined(f"a word boundary `\\{letter}`")
+            self._place += 1
+            self.edges = self.edges or f"\\{letter}"
+            of_empty = letter == "B" and (not isinstance(self._dialect, Python) or _EMPTY_HAS_NO_BOUNDARY)
+            return Boundary(self._dialect.kind("w", self._flags), letter == "B", of_empty)
         if isinstance(self._dialect, Python) and letter in ("A", "Z"):
             self._place += 1
             return self._edge(f"\\{letter}", Edge.START if letter == "A" else Edge.END)

@@ -15,6 +15,7 @@ from routine_grammar.grammar.pattern import (
     EMPTY,
     NOTHING,
     Both,
+    Boundary,
     Chars,
     Concat,
     Edge,
@@ -175,7 +176,7 @@ def _is_plain(pattern: Pattern) -> bool:
     todo = [pattern]
     while todo:
         match todo.pop():
-            case Both(_) | Not(_) | Edge() | Multiple() | Either(()):
+            case Both(_) | Not(_) | Edge() | Boundary() | Multiple() | Either(()):
                 return False
             case Chars(chars) if not chars:
                 return False

@@ -6,7 +6,7 @@ intersections, counts of thousands. `automaton_of_terminal` is what each means, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,7 @@ from routine_grammar.grammar.charset import CHARS, CharSet
 from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
 from routine_grammar.grammar.pattern import (
     Both,
+    Boundary,
     Chars,
     Concat,
     Either,
@@ -191,5 +192,7 @@ def _spelled(pattern: Pattern, units: CharSet) -> Pattern:
             return Times(_spelled(item, units), low, high)
         case Not(item):
             return Not(_spelled(item, units))
+        case Boundary(chars):
+            return replace(pattern, words=(chars & units) | chars.escapes)
         case _:
             return pattern

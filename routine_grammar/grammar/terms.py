@@ -7,17 +7,18 @@ that class (Brzozowski, 1964): intersection and complement cost no more than alt
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.grammar.charset import UNITS, CharSet
-from routine_grammar.grammar.pattern import Both, Chars, Concat, Edge, Either, Multiple, Not, Pattern, Times
+from routine_grammar.grammar.pattern import Both, Boundary, Chars, Concat, Edge, Either, Multiple, Not, Pattern, Times
 
 NOTHING, EMPTY, ALL, START, END = range(5)
 MAX_TERMS = 400_000
+AT_START = -1
 _UNBOUNDED = -1
 _DIGITS = tuple(CharSet.chars(digit) for digit in "0123456789")
 _POINT = CharSet.chars(".")
@@ -28,7 +29,7 @@ def sets_of(patterns: Iterable[Pattern]) -> dict[CharSet, None]:
     found: dict[CharSet, None] = {}
     for part in (part for pattern in patterns for part in _parts(pattern)):
         match part:
-            case Chars(chars):
+            case Chars(chars) | Boundary(chars):
                 found[chars] = None
             case Multiple():
                 found |= dict.fromkeys((*_DIGITS, _POINT))
@@ -41,8 +42,8 @@ def has_complement(pattern: Pattern) -> bool:
 
 
 def has_edges(pattern: Pattern) -> bool:
-    """Whether an edge of the text is somewhere in a pattern."""
-    return any(isinstance(part, Edge) for part in _parts(pattern))
+    """Whether an edge of the text, or of a word, is somewhere in a pattern."""
+    return any(isinstance(part, Edge | Boundary) for part in _parts(pattern))
 
 
 def _parts(pattern: Pattern) -> Iterator[Pattern]:
@@ -96,6 +97,18 @@ def _distinct_columns(members: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bo
     return members[:, firsts], of
 
 
+class Place(NamedTuple):
+    """A place between units: whether it is at an edge of the text, and the contexts of the units on its sides."""
+
+    is_start: bool = False
+    is_end: bool = False
+    before: int = 0
+    after: int = 0
+
+
+BEHIND = Place(is_end=True)
+
+
 class Terms:
     """The terms of some patterns over their classes. `MAX_TERMS` bounds how many are made."""
 
@@ -105,8 +118,10 @@ class Terms:
         self._what: list[tuple[Any, ...]] = [("o",), ("e",), ("n", NOTHING), ("^",), ("$",)]
         self._nullable = [False, True, True, False, False]
         self._edged = [False, False, False, True, True]
+        self._bounded = [False] * len(self._what)
+        self._words: list[int] = []  # the sets of characters that boundaries stand between, each a bit of a context
         self._numbers: dict[tuple[Any, ...], int] = {what: number for number, what in enumerate(self._what)}
-        self._derived: dict[tuple[int, int], int] = {}
+        self._derived: dict[tuple[int, int, int], int] = {}
         self._fronts: dict[int, frozenset[int]] = {}
         self._cells: dict[frozenset[int], tuple[tuple[int, ...], ...]] = {}
 
@@ -136,6 +151,21 @@ class Terms:
                 return START
             case Edge.END:
                 return END
+            case Boundary(words, negative, of_empty):
+                return self._boundary(self._classes.masks[words], negative, of_empty)
+
+    def _boundary(self, mask: int, negative: bool, of_empty: bool) -> int:
+        if mask not in self._words:
+            self._words.append(mask)
+        return self._made(("b", self._words.index(mask), negative, of_empty), False, True)
+
+    def context(self, number: int) -> int:
+        """In which of the sets that boundaries stand between a unit of a class is, as bits."""
+        return sum((mask >> number & 1) << place for place, mask in enumerate(self._words))
+
+    def is_bounded(self, term: int) -> bool:
+        """Whether a term depends on the unit before it."""
+        return self._bounded[term]
 
     def _made(self, what: tuple[Any, ...], nullable: bool, edged: bool) -> int:
         number = self._numbers.get(what)
@@ -146,6 +176,8 @@ class Terms:
             self._what.append(what)
             self._nullable.append(nullable)
             self._edged.append(edged)
+            parts = {"s": what[1:], "o": what[1:], "a": what[1:], "n": what[1:], "t": what[1:2]}.get(what[0], ())
+            self._bounded.append(what[0] == "b" or any(self._bounded[part] for part in parts))
         return number
 
     def _chars(self, mask: int) -> int:
@@ -246,59 +278,62 @@ class Terms:
 
     # Reading terms
 
-    def nullable(self, term: int, at_start: bool = False, at_end: bool = True) -> bool:
-        """Whether a term matches the empty text, at an edge of the whole text or not."""
+    def nullable(self, term: int, at: Place = BEHIND) -> bool:
+        """Whether a term matches the empty text at a place."""
         if not self._edged[term]:
             return self._nullable[term]
         what = self._what[term]
         match what[0]:
-            case "^":
-                return at_start
-            case "$":
-                return at_end
+            case "^" | "$":
+                return at.is_start if what[0] == "^" else at.is_end
+            case "b":
+                is_boundary = bool((at.before ^ at.after) >> what[1] & 1)
+                return bool(what[3]) if at.is_start and at.is_end else is_boundary is not what[2]
             case "s":
-                return self.nullable(what[1], at_start, at_end) and self.nullable(what[2], at_start, at_end)
+                return self.nullable(what[1], at) and self.nullable(what[2], at)
             case "o":
-                return any(self.nullable(part, at_start, at_end) for part in what[1:])
+                return any(self.nullable(part, at) for part in what[1:])
             case "a":
-                return all(self.nullable(part, at_start, at_end) for part in what[1:])
+                return all(self.nullable(part, at) for part in what[1:])
             case "n":
-                return not self.nullable(what[1], at_start, at_end)
-        return bool(what[2] == 0 or self.nullable(what[1], at_start, at_end))
+                return not self.nullable(what[1], at)
+        return bool(what[2] == 0 or self.nullable(what[1], at))
 
-    def derivative(self, term: int, number: int, at_start: bool = False) -> int:
-        """The term of what may follow a unit of a class; behind the start no START matches any more."""
-        if at_start:
-            return self._stripped(self._derive(term, number, True), {})
-        return self._derive(term, number, False)
+    def derivative(self, term: int, number: int, at_start: bool = False, before: int = 0) -> int:
+        """The term of what may follow a unit of a class; behind the start no START matches any more.
 
-    def _derive(self, term: int, number: int, at_start: bool) -> int:
-        key = (term, number)
-        if not at_start and (known := self._derived.get(key)) is not None:
+        `before` is the context of the unit before it.
+        """
+        at = Place(at_start, False, before, self.context(number) if self._bounded[term] else 0)
+        return self._stripped(self._derive(term, number, at), {}) if at_start else self._derive(term, number, at)
+
+    def _derive(self, term: int, number: int, at: Place) -> int:
+        key = (term, number, at.before if self._bounded[term] else 0)
+        if not at.is_start and (known := self._derived.get(key)) is not None:
             return known
         what = self._what[term]
         match what[0]:
             case "c":
                 found = EMPTY if what[1] >> number & 1 else NOTHING
             case "s":
-                found = self._derive_row(term, number, at_start)
+                found = self._derive_row(term, number, at)
             case "o":
-                found = self.either([self._derive(part, number, at_start) for part in what[1:]])
+                found = self.either([self._derive(part, number, at) for part in what[1:]])
             case "a":
-                found = self.both([self._derive(part, number, at_start) for part in what[1:]])
+                found = self.both([self._derive(part, number, at) for part in what[1:]])
             case "n":
-                found = self._not(self._derive(what[1], number, at_start))
+                found = self._not(self._derive(what[1], number, at))
             case "t":
                 _, item, low, high = what
-                if self._edged[item] and self.nullable(item, at_start, at_end=False):
+                if self._edged[item] and self.nullable(item, at):
                     low = 0
                 rest = self._times(item, max(low - 1, 0), high if high == _UNBOUNDED else high - 1)
-                found = self.concat(self._derive(item, number, at_start), rest)
+                found = self.concat(self._derive(item, number, at), rest)
             case "m":
                 found = self._derive_multiple(what[1], what[2], number)
             case _:
                 found = NOTHING
-        if not at_start:
+        if not at.is_start:
             self._derived[key] = found
         return found
 
@@ -308,16 +343,16 @@ class Terms:
                 return self._multiple(divisor, (10 * rest + digit) % divisor)
         return self._multiple(divisor, rest) if self._classes.masks[_POINT] >> number & 1 else NOTHING
 
-    def _derive_row(self, term: int, number: int, at_start: bool) -> int:
+    def _derive_row(self, term: int, number: int, at: Place) -> int:
         """The derivative of terms in a row, which may be long and each of them nullable."""
         ways = []
         while self._what[term][0] == "s":
             _, head, tail = self._what[term]
-            ways.append(self.concat(self._derive(head, number, at_start), tail))
-            if not self.nullable(head, at_start, at_end=False):
+            ways.append(self.concat(self._derive(head, number, at), tail))
+            if not self.nullable(head, at):
                 return self.either(ways)
             term = tail
-        ways.append(self._derive(term, number, at_start))
+        ways.append(self._derive(term, number, at))
         return self.either(ways)
 
     def _stripped(self, term: int, known: dict[int, int]) -> int:
@@ -346,6 +381,8 @@ class Terms:
     def cells(self, term: int) -> tuple[tuple[int, ...], ...]:
         """Groups of classes by which a term has the same derivative, as far as its first sets tell."""
         fronts = self._front(term)
+        if self._bounded[term]:  # what comes next is what stands before the term after it
+            fronts |= frozenset(self._words)
         if fronts not in self._cells:
             groups: dict[tuple[int, ...], list[int]] = {}
             for number in range(self._classes.count):
@@ -387,16 +424,21 @@ class Terms:
 Cells = tuple[tuple[int, ...], ...]
 
 
-def reached(terms: Terms, start: int, most: int) -> tuple[list[int], list[Sequence[int]], list[Cells]]:
-    """All terms that a term becomes, itself first; for each the places of its derivatives, and the classes of each of these."""
-    places, order = {start: 0}, [start]
+def reached(terms: Terms, start: int, most: int) -> tuple[list[tuple[int, int]], list[Sequence[int]], list[Cells]]:
+    """All terms that a term becomes, itself first, each with the context before it, as far as that matters.
+
+    For each the places of its derivatives, and the classes of each of these. The context at the start is AT_START.
+    """
+    order = [(start, AT_START)]
+    places = {order[0]: 0}
     rows: list[Sequence[int]] = []
     cells: list[Cells] = []
-    for place, term in enumerate(order):
+    for place, (term, before) in enumerate(order):
         cells.append(terms.cells(term))
         row = []
         for cell in cells[-1]:
-            after = terms.derivative(term, cell[0], at_start=place == 0)
+            derived = terms.derivative(term, cell[0], place == 0, max(before, 0))
+            after = (derived, terms.context(cell[0]) if terms.is_bounded(derived) else 0)
             if after not in places:
                 if len(order) >= most:
                     raise GrammarTooLargeError(f"a pattern needs more than {most} states, the bound")

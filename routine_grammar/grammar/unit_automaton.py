@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from routine_grammar.grammar.charset import CHARS, UNITS, CharSet
 from routine_grammar.grammar.pattern import Chars, Pattern, Times, both
-from routine_grammar.grammar.terms import Classes, Terms, has_complement, reached, sets_of
+from routine_grammar.grammar.terms import Classes, Place, Terms, has_complement, reached, sets_of
 
 DEAD = -1
 NEVER = 1 << 40
@@ -82,7 +82,8 @@ def automaton_of(pattern: Pattern) -> UnitAutomaton:
     for place, (row, groups) in enumerate(zip(rows, cells, strict=True)):
         for target, group in zip(row, groups, strict=True):
             table[place, list(group)] = target
-    accepting = np.array([terms.nullable(term, place == 0) for place, term in enumerate(order)], np.bool_)
+    ends = (terms.nullable(term, Place(place == 0, True, max(before, 0))) for place, (term, before) in enumerate(order))
+    accepting = np.array(list(ends), np.bool_)
     return _minimal(_trimmed(table, accepting), accepting, classes)
 
 

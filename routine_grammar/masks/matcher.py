@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from routine_grammar.automaton.automaton import Piece
 from routine_grammar.errors import GrammarError, VocabularyError
+from routine_grammar.masks.bits import Bitmap, clear_bits, set_bits
 from routine_grammar.masks.distinct import AnyRows, Place
-from routine_grammar.masks.rows import Bitmap, Run, set_bits
+from routine_grammar.masks.rows import Run
 
 
 class _Step(NamedTuple):
@@ -33,8 +34,8 @@ class Matcher:
 
     Within a budget only tokens are allowed after which the rest still suffices to end the text, so that a sequence cut off
     by it is whole. Raises `GrammarError` where not even the shortest text fits the budget. `eos` are the tokens that end a
-    text, where they are not the vocabulary's. `canonical`: of the tokens that begin to spell forced text only the one is
-    allowed that the tokenizer would write; else all of them.
+    text, where they are not the vocabulary's; one that spells something does not do so within a text. `canonical`: of the
+    tokens that begin to spell forced text only the one is allowed that the tokenizer would write; else all of them.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Matcher:
     ) -> None:
         self._rows = rows
         self._canonical = canonical
-        self._eos = np.array(sorted(set(rows.vocabulary.eos if eos is None else eos)), np.int32)
+        self._ends = frozenset(rows.vocabulary.eos if eos is None else eos)
+        self._eos = np.array(sorted(self._ends), np.int32)
+        self._spelling_ends = np.array([end for end in sorted(self._ends) if rows.vocabulary.tokens[end]], np.int32)
         self._history = [_Step(rows.start())]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
@@ -106,14 +109,14 @@ class Matcher:
         if self.finished:
             return False
         place, _, run, taken = self._history[-1]
-        if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
-            self._history.append(_Step.behind(run, taken))
-            return True
-        if token_id in self._eos:
+        if token_id in self._ends:
             if not self.may_end:
                 return False
             self._finished_at = self.tokens + 1
             self._history.append(_Step(place))
+            return True
+        if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
+            self._history.append(_Step.behind(run, taken))
             return True
         after = self._rows.after(place, token_id)
         if after is None:
@@ -139,7 +142,7 @@ class Matcher:
         if run is None:
             return
         end = min(taken + len(token_ids), len(run.tokens))
-        if run.tokens[taken:end] == tuple(token_ids[: end - taken]):
+        if run.tokens[taken:end] == tuple(token_ids[: end - taken]) and self._ends.isdisjoint(run.tokens[taken:end]):
             self._history += [_Step.behind(run, place) for place in range(taken, end)]
 
     def rollback(self, count: int) -> None:
@@ -160,9 +163,10 @@ class Matcher:
         current = self._place
         row = self._rows.row(current)
         ids = row.allowed
-        left = self._tokens_left()
+        within = ~np.isin(ids, self._spelling_ends) if len(self._spelling_ends) else np.ones(len(ids), np.bool_)
+        ids, left = ids[within], self._tokens_left()
         if left is not None:
-            needed = self._rows.tokens_after(current)
+            needed = self._rows.tokens_after(current)[within]
             # An engine may set a budget that is too small by now: then the shortest way, and never an empty set.
             is_short = not row.ends and len(needed) > 0
             ids = ids[needed <= max(left, int(needed.min()) if is_short else left)]
@@ -183,6 +187,7 @@ class Matcher:
         allowed = self._rows.row(self._place)
         if self._tokens_left() is None:
             allowed.write(bits)
+            clear_bits(bits, self._spelling_ends)
             if allowed.ends:
                 set_bits(bits, self._eos)
         else:
@@ -207,6 +212,8 @@ class Matcher:
         for place in range(taken, len(run.tokens)):
             if len(tokens) == most or (self._canonical and not self._suffices(run, place, len(tokens))):
                 return tokens
+            if run.tokens[place] in self._ends:
+                return tokens
             tokens.append(run.tokens[place])
         if run.ends and len(self._eos) and len(tokens) != most:
             tokens.append(int(self._likely_end()))
@@ -214,7 +221,7 @@ class Matcher:
 
     def _likely_end(self) -> int:
         """Of the tokens that end a text, the one that the vocabulary has for it."""
-        return next((token for token in self._rows.vocabulary.eos if token in self._eos), self._eos[0])
+        return next((token for token in self._rows.vocabulary.eos if token in self._ends), self._eos[0])
 
     def _run(self) -> tuple[Run, int]:
         """The run of forced tokens that the sequence is in, and how many of them were taken."""
@@ -235,7 +242,7 @@ class Matcher:
         run, taken = self._run()
         if taken == len(run.tokens):
             return int(self._likely_end()) if run.ends and len(self._eos) else None
-        return run.tokens[taken] if self._suffices(run, taken) else None
+        return run.tokens[taken] if run.tokens[taken] not in self._ends and self._suffices(run, taken) else None
 
     def _suffices(self, run: Run, place: int, ahead: int = 0) -> bool:
         """Whether the budget suffices to end the text behind a token of a run, `ahead` tokens being taken before it by then."""
@@ -254,7 +261,7 @@ class Matcher:
         return forced
 
     def _is_forced(self, token: int) -> bool:
-        if token in self._eos:
+        if token in self._ends:
             return self.may_end and set(self.allowed().tolist()) <= set(self._eos.tolist())
         pieces = self.forced_pieces()
         data = self._rows.vocabulary.tokens[token]

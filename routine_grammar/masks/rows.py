@@ -22,13 +22,13 @@ from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration, Tables
 from routine_grammar.errors import GrammarError
 from routine_grammar.masks import walks
+from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.spelling import spell, text_before
 from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
 
 MAX_RUN = 4096  # tokens
 
 Ids = npt.NDArray[np.int32]
-Bitmap = npt.NDArray[np.uint32]  # [vocabulary.words], bit t & 31 of word t >> 5 for token t
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,13 +362,15 @@ class TokenRows:
     def grouped(self, configuration: Configuration) -> list[Group]:
         """The tokens with bytes that a configuration allows, by the one that they lead to."""
         state, tables = int(configuration[0]), self.automaton.tables()
-        if state >= SKELETON or (configuration[3] and self._is_tight(*self._left(configuration), self._most(state, tables))):
+        if state >= SKELETON:
+            return self._grouped_in(configuration, self.vocabulary.trie)
+        low, high = self._left(configuration)
+        if configuration[3] and self._is_tight(low, high, self._shared.counted_row(state, tables).most):
             return self._grouped_in(configuration, self.vocabulary.trie)
         after = self._returned(configuration)
         found = list(self._landed(configuration, after, tables))
         leaf, counted = self._shared.leaf_row(state, tables), bool(configuration[3])
         exit_counts = self._shared.counted_row(state, tables).exit_counts if counted else ()
-        low, high = self._left(configuration)
         for rests, lead, _ in self._grouped_in(after, leaf.rests):
             tokens = [leaf.exits[rest] for rest in rests]
             if counted:
@@ -414,9 +416,6 @@ class TokenRows:
         order = np.argsort(groups[tokens], kind="stable")
         parts = np.split(tokens[order], np.cumsum(np.bincount(groups[tokens], minlength=used))[:-1]) if used else []
         return [Group(part, lead) for part, lead in zip(parts, leads[:used], strict=True)]
-
-    def _most(self, state: int, tables: Tables) -> int:
-        return self._shared.counted_row(state, tables).most
 
     def _make(self, configuration: Configuration) -> Row:
         ends = self.automaton.may_end(configuration)
@@ -488,11 +487,6 @@ class TokenRows:
         count = self.automaton.run(walk)
         assert count > NEED
         return out[:count].copy()
-
-
-def set_bits(bits: Bitmap, ids: Ids) -> None:
-    """Set the bits of some tokens."""
-    np.bitwise_or.at(bits, ids >> 5, np.left_shift(np.uint32(1), (ids & 31).astype(np.uint32), dtype=np.uint32))
 
 
 def _key(configuration: Configuration) -> bytes:

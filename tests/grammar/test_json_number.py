@@ -89,9 +89,9 @@ def test_as_an_expression(
 ) -> None:
     form = re.compile(r"-?(?:0|[1-9][0-9]{0,9})(?:\.[0-9]{1,4})?")
     pattern = number_pattern(low, high, multiple, is_integer=is_integer)
-    if is_empty(pattern):
-        return
     try:
+        if is_empty(pattern):
+            return
         automaton = automaton_of(pattern)
         expression = re.compile(pattern_to_regex(as_expression(pattern)))
     except GrammarTooLargeError:

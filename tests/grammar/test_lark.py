@@ -356,7 +356,7 @@ def test_holes_may_stay_undefined() -> None:
         (r"start: /a(?!b)/", "looks further than what it matches"),
         (r"start: /(?<=b)a/", "a look behind"),
         (r"start: /(a)\1/", "a back-reference"),
-        (r"start: /a\b/", "a word boundary"),
+        (r"start: /a\b/", "asserts a place by"),
         ("start: /[^\\x00-\U0010ffff]/", "pattern"),
         ('start: start "a" | "b"', "rule start begins with itself"),
         ('start: a\na: "x"? b\nb: a "y" | "z"', "rule a begins with itself"),

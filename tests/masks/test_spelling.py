@@ -205,6 +205,25 @@ def test_forced_tokens_are_what_a_canonical_matcher_allows_one_by_one(grammar: G
         assert matcher.advance(int(rng.choice(allowed)))
 
 
+def test_a_token_that_ends_a_text_spells_nothing_in_it() -> None:
+    """As where a request has `stop_token_ids` of its own: the engine ends the text there, so it must be whole."""
+    vocabulary = byte_vocabulary(("ab", "b]"))
+    rows = rows_of(Grammar(Leaf("LIST", r"\[[ab]*\]")), vocabulary)
+    stop = vocabulary.tokens.index(b"ab")
+    for canonical in (False, True):
+        matcher = Matcher(rows, eos=[stop, ord("]")], canonical=canonical)
+        assert matcher.advance(ord("["))
+        assert stop not in matcher.allowed()
+        assert not matcher.advance(stop)
+        assert {ord("a"), ord("b")} < set(matcher.allowed().tolist())
+        assert matcher.advance_all([ord("a"), vocabulary.tokens.index(b"b]")])
+        ends = [ord("]")] if canonical else [ord("]"), stop]
+        assert matcher.allowed().tolist() == ends
+        bits = np.zeros(vocabulary.words, np.int32)
+        matcher.fill(bits)
+        assert np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")).tolist() == ends
+
+
 def test_llguidance_forces_the_same_tokens(demo_tokens: Tokenization) -> None:
     """llguidance narrows its masks in the same way by default. Walked at random, over the workload's turns."""
     rng, met = random.Random(1), Counter[str]()

@@ -35,7 +35,7 @@ def drained(base_url: str) -> int:
     port = base_url.rpartition(":")[2].removesuffix("/v1")
     commands = {pid: command_of(pid) for pid in children(os.getpid())}
     server = next(pid for pid, command in commands.items() if "routine_grammar.serve" in command and port in command)
-    client = openai.OpenAI(base_url=base_url, api_key="secret")
+    client = openai.OpenAI(base_url=base_url, api_key="secret", timeout=120, max_retries=0)
     parts = client.chat.completions.create(
         model="routine-demo",
         messages=[{"role": "user", "content": "x"}],

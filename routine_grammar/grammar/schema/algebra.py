@@ -396,9 +396,15 @@ class Algebra:
 
     def denied(self, shape: Shape) -> Shape:
         """The values that are not in a shape. Raises `Undecided` where they can't be told exactly."""
+        kinds = self.opened(shape).kinds if Anything() not in shape.kinds else shape.kinds
+        texts = [kind.value for kind in kinds if isinstance(kind, Value) and isinstance(kind.value, str)]
         found = ANYTHING
-        for kind in self.opened(shape).kinds if Anything() not in shape.kinds else shape.kinds:
-            found = self.meet(found, self._denied(kind))
+        if texts:  # at once: there may be hundreds
+            others = tuple(each for each in everything() if not isinstance(each, String))
+            found = Shape((*others, String(never=frozenset((one_of(texts),)))))
+        for kind in kinds:
+            if not (isinstance(kind, Value) and isinstance(kind.value, str)):
+                found = self.meet(found, self._denied(kind))
         return found
 
     def _denied(self, kind: Kind) -> Shape:
