@@ -6,6 +6,7 @@ import asyncio
 import json
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -232,14 +233,31 @@ class RoutineEndpoints:
 
 
 def _tell_of_shutdown(engine: Any, state: Any) -> None:
-    """Have the guard know when vLLM stops the engine, which drains it: of later requests vLLM would say that it is broken."""
-    shutdown = engine.shutdown
+    """Have the guard know when vLLM stops the engine, which drains it: of later requests vLLM would say that it is broken.
+
+    What is still under way when its time is over ends with an error: vLLM would let it wait for an engine that is gone, and
+    the server for it.
+    """
+    shutdown, loop = engine.shutdown, asyncio.get_running_loop()
 
     def told(*args: Any, **kwargs: Any) -> Any:
         setattr(state, STOPPING, True)
-        return shutdown(*args, **kwargs)
+        try:
+            return shutdown(*args, **kwargs)
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(engine.output_processor.propagate_error, _stopped())
 
     engine.shutdown = told
+
+
+def _stopped() -> Exception:
+    """What ends a request for which the server had no more time."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    error: Exception = EngineDeadError()
+    error.args = ("the server stopped before the answer was whole",)
+    return error
 
 
 def _dialect(parser: str, tokenizer: Any) -> str:

@@ -30,11 +30,16 @@ steps:
 """
 
 
-def drained(base_url: str) -> int:
-    """Stop the server in mid-stream; return how many of the tokens asked for came all the same."""
+def server_at(base_url: str) -> int:
+    """The process of the server at a URL."""
     port = base_url.rpartition(":")[2].removesuffix("/v1")
     commands = {pid: command_of(pid) for pid in children(os.getpid())}
-    server = next(pid for pid, command in commands.items() if "routine_grammar.serve" in command and port in command)
+    return next(pid for pid, command in commands.items() if "routine_grammar.serve" in command and port in command)
+
+
+def drained(base_url: str) -> int:
+    """Stop the server in mid-stream; return how many of the tokens asked for came all the same."""
+    server = server_at(base_url)
     client = openai.OpenAI(base_url=base_url, api_key="secret", timeout=120, max_retries=0)
     parts = client.chat.completions.create(
         model="routine-demo",
@@ -72,6 +77,7 @@ def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> N
     (tmp_path / "servers.json").write_text(json.dumps(servers))
     command = [sys.executable, "-m", "routine_grammar.serve", "--api-key", "secret", "--max-model-len", "4096"]
     command += ["--routines", str(tmp_path / "routines"), "--mcp", str(tmp_path / "servers.json")]
+    command += ["--shutdown-timeout", "110"]  # a slow machine has its time
 
     async def use() -> None:
         header = {"Authorization": "Bearer secret"}
@@ -95,6 +101,28 @@ def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> N
                 assert call["function"] == {"name": "get_current_time", "arguments": '{"timezone": "Etc/UTC"}'}
                 assert (await ask("/invocations", json=body)).status_code == 403
                 assert await asyncio.to_thread(drained, base) == 1000
+
+    asyncio.run(use())
+
+
+def test_what_is_under_way_as_the_time_to_drain_is_over_ends_with_an_error() -> None:
+    command = [sys.executable, "-m", "routine_grammar.serve", "--shutdown-timeout", "1"]
+    asked = {"model": "routine-demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3500, "ignore_eos": True}
+    told = "the server stopped before the answer was whole"
+
+    async def use() -> None:
+        async with httpx.AsyncClient(timeout=100) as client, model_server(lambda elapsed_s, line: None, command) as base:
+            whole = asyncio.create_task(client.post(f"{base}/chat/completions", json=asked))
+            lines = []
+            async with client.stream("POST", f"{base}/chat/completions", json={**asked, "stream": True}) as answer:
+                async for line in answer.aiter_lines():
+                    lines.append(line)
+                    if len(lines) == 10:
+                        os.kill(server_at(base), signal.SIGTERM)
+            assert told in lines[-4]
+            assert lines[-2] == "data: [DONE]"
+            assert (await whole).status_code == 500
+            assert (await whole).json()["error"]["message"] == told
 
     asyncio.run(use())
 
