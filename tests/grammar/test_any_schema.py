@@ -20,11 +20,11 @@ from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT
-from routine_grammar.grammar.schema.algebra import Undecided
 from routine_grammar.grammar.schema.compiler import SchemaCompiler, schema_to_grammar
 from routine_grammar.grammar.schema.formats import NAMES as FORMATS
 from routine_grammar.grammar.schema.formats import format_of
 from routine_grammar.grammar.schema.meeting import string_holds
+from routine_grammar.grammar.schema.refusals import Undecided
 from tests.grammar.any_schema import Schemas, Values, orders, spellings
 from tests.scale import SCALE
 
@@ -308,3 +308,36 @@ def test_formats(name: str, valid: list[str], invalid: list[str]) -> None:
 def test_every_format_is_a_string_that_there_is() -> None:
     for name in FORMATS:
         assert list(schema_to_grammar({"type": "string", "format": name}).nodes())
+
+
+def test_what_is_recursive_is_denied_as_far_as_it_is_looked_at() -> None:
+    tree = {"type": "object", "properties": {"t": {"$ref": "#/$defs/t"}, "n": {"type": "null"}}, "additionalProperties": False}
+    schema = {"$defs": {"t": tree}, "type": "object", "not": {"$ref": "#/$defs/t"}}
+    automaton, judge = Automaton(schema_to_grammar(schema)), Draft202012Validator(schema)
+    for text in (
+        "{}",
+        '{"t": {}}',
+        '{"t": 1}',
+        '{"t": {"t": {"n": 1}}}',
+        '{"t": {"n": null}, "x": 1}',
+        '{"t": {"t": {"x": 1}}}',
+    ):
+        assert automaton.accepts(text.encode()) is judge.is_valid(json.loads(text)), text
+
+
+def test_one_of_open_objects_is_told_within_what_is_said_beside_it() -> None:
+    """None of these requires the kind itself: apart from each other they are only by what stands beside them."""
+    ways = [
+        {"properties": {"kind": {"const": kind}, kind: {"type": "string"}}, "required": [kind]} for kind in ("a", "b", "c", "d")
+    ]
+    schema = {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"], "oneOf": ways}
+    automaton, judge = Automaton(schema_to_grammar(schema)), Draft202012Validator(schema)
+    automaton.require_clear()
+    assert automaton.skeleton.size < 2_000
+    for text in (
+        '{"kind": "a", "a": "x"}',
+        '{"kind": "b", "a": "x"}',
+        '{"kind": "b", "b": "", "e": [1]}',
+        '{"kind": "c", "c": 1}',
+    ):
+        assert automaton.accepts(text.encode()) is judge.is_valid(json.loads(text)), text

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from routine_grammar.errors import SchemaError
-from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.pattern_text import escape
+from routine_grammar.grammar.schema.denying import denied_kind
 from routine_grammar.grammar.schema.meeting import (
     found_in,
     least,
@@ -23,6 +21,7 @@ from routine_grammar.grammar.schema.meeting import (
     one_of,
     string_holds,
 )
+from routine_grammar.grammar.schema.refusals import Circle, Undecided
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     NOTHING,
@@ -30,7 +29,6 @@ from routine_grammar.grammar.schema.shapes import (
     Array,
     Contained,
     Kind,
-    Layer,
     Member,
     Named,
     Number,
@@ -44,7 +42,6 @@ from routine_grammar.grammar.schema.shapes import (
     key_of,
     type_of,
     type_of_value,
-    values_of,
 )
 
 MAX_KINDS = 2_000
@@ -53,32 +50,17 @@ MAX_CONTAINED = 4  # shapes whose items are counted in one array
 MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
 
 
-class Undecided(Exception):
-    """What can't be told or written exactly."""
-
-
-class UnderWay(Undecided):
-    """What is only known when a schema around it is: it can't be asked for yet."""
-
-
-class Circle(Undecided):
-    """References that lead to each other and to nothing else."""
-
-
-class NothingAllowed(SchemaError):
-    """A shape that turned out to have no value."""
-
-
 class Algebra:
     """Operations on shapes; `look_up` gives the shape of a name.
 
-    Names that it makes itself (two recursive shapes that meet) it looks up itself.
+    Names that it makes itself (recursive shapes that meet, or are denied) it looks up itself.
     """
 
     def __init__(self, look_up: Callable[[str], Shape], is_being_read: Callable[[str], bool] = lambda name: False) -> None:
         self._look_up = look_up
         self._is_being_read = is_being_read
         self._meetings: dict[str, frozenset[str]] = {}
+        self._denials: dict[str, str] = {}  # of what each name is the denial
         self._shapes: dict[str, Shape] = {}
         self._looking: set[str] = set()
         self._may_be: dict[str, bool] = {}
@@ -99,18 +81,25 @@ class Algebra:
                     return found
 
     def _shape(self, name: str) -> Shape:
-        if name not in self._meetings:
+        if name not in self._meetings and name not in self._denials:
             return self._look_up(name)
         if name not in self._shapes:
             if name in self._looking:
                 raise Undecided("shapes that refer to nothing but each other")
             self._looking.add(name)
-            found = ANYTHING
-            for one in sorted(self._meetings[name]):
-                found = self.meet(found, self.shape(one))
-            self._shapes[name] = found
-            self._looking.discard(name)
+            try:
+                self._shapes[name] = self._made(name)
+            finally:
+                self._looking.discard(name)
         return self._shapes[name]
+
+    def _made(self, name: str) -> Shape:
+        if name in self._denials:
+            return self.denied(self.shape(self._denials[name]))
+        found = ANYTHING
+        for one in sorted(self._meetings[name]):
+            found = self.meet(found, self.shape(one))
+        return found
 
     def opened(self, shape: Shape, depth: int = 0) -> Shape:
         """A shape with the kinds that its names stand for."""
@@ -139,6 +128,8 @@ class Algebra:
         match kind:
             case Anything():
                 return True
+            case Named(name) if name in self._denials:
+                return not self.holds(Shape((Named(self._denials[name]),)), value)
             case Named(name):
                 return self.holds(self.shape(name), value)
             case Value(key, _):
@@ -226,6 +217,8 @@ class Algebra:
                 names = self._meetings.get(name, frozenset((name,))) | self._meetings.get(another, frozenset((another,)))
                 if len(names) == 1:
                     return Shape((one,))
+                if any(self._denials.get(each) in names for each in names):
+                    return NOTHING
                 meeting = " & ".join(sorted(names))
                 self._meetings[meeting] = names
                 return Shape((Named(meeting),))
@@ -335,16 +328,6 @@ class Algebra:
             for names, shape in self.groups(kind)
         )
 
-    def _layer_without(self, some: Some) -> Layer:
-        """What says that no property is of some kind."""
-        other = self.denied(some.shape)
-        found, never = sorted(some.names.found), sorted(some.names.never)
-        if some.names.low or some.names.high is not None or len(found) + len(never) > 1:
-            raise Undecided("objects in which no property with some names is of a kind")
-        if not found and not never:
-            return Layer(rest=other)
-        return Layer(((found[0], other),)) if found else Layer(((never[0], ANYTHING),), other)
-
     def has_additional(self, kind: Object) -> bool:
         """Whether an object may have a property that is not declared, as far as its layers tell."""
         return any(True for _ in self.groups(kind))
@@ -379,7 +362,8 @@ class Algebra:
 
     def _is_under_way(self, name: str) -> bool:
         """Whether a name's shape, or one that meets in it, is being read and can't be asked for."""
-        return any(map(self._is_being_read, self._meetings.get(name, (name,))))
+        names = self._meetings.get(name, (name,))
+        return name in self._looking or any(self._is_being_read(self._denials.get(each, each)) for each in names)
 
     def _named_may_be(self, name: str) -> bool:
         if name in self._asking or len(self._asking) > MAX_ASKED or self._is_under_way(name):
@@ -395,7 +379,16 @@ class Algebra:
     # Denying
 
     def denied(self, shape: Shape) -> Shape:
-        """The values that are not in a shape. Raises `Undecided` where they can't be told exactly."""
+        """The values that are not in a shape. Raises `Undecided` where they can't be told exactly.
+
+        Those of a name are a name too: what is recursive is denied as far as it is looked at.
+        """
+        match shape.kinds:
+            case (Named(name),):
+                denial = self._denials.get(name, f"not {name}")
+                if name not in self._denials:
+                    self._denials[denial] = name
+                return Shape((Named(denial),))
         kinds = self.opened(shape).kinds if Anything() not in shape.kinds else shape.kinds
         texts = [kind.value for kind in kinds if isinstance(kind, Value) and isinstance(kind.value, str)]
         found = ANYTHING
@@ -404,91 +397,8 @@ class Algebra:
             found = Shape((*others, String(never=frozenset((one_of(texts),)))))
         for kind in kinds:
             if not (isinstance(kind, Value) and isinstance(kind.value, str)):
-                found = self.meet(found, self._denied(kind))
+                found = self.meet(found, denied_kind(self, kind))
         return found
-
-    def _denied(self, kind: Kind) -> Shape:
-        if isinstance(kind, Anything):
-            return NOTHING
-        others = Shape(tuple(each for each in everything() if type_of(each) != type_of(kind)))
-        match kind:
-            case Value(_, value):
-                return joined(others, self._other_values(kind, value))
-            case Number(low, high, multiples, is_integer, never):
-                outside = [] if low is None else [Number(high=Bound(low.value, not low.is_open))]
-                outside += [Number(low=Bound(high.value, not high.is_open))] if high is not None else []
-                outside += [Number(never=frozenset((multiple,))) for multiple in sorted(multiples)]
-                outside += [Number(never=frozenset((Decimal(1),)))] if is_integer else []
-                outside += [Number(multiples=frozenset((multiple,))) for multiple in sorted(never)]
-                return joined(others, Shape(tuple(outside)))
-            case String(found, never, low, high):
-                ways = [String(never=frozenset((pattern,))) for pattern in sorted(found)]
-                ways += [String(found=frozenset((pattern,))) for pattern in sorted(never)]
-                ways += [String(high=low - 1)] if low else []
-                ways += [String(low=high + 1)] if high is not None else []
-                return joined(others, Shape(tuple(ways)))
-            case Array():
-                return joined(others, self._denied_array(kind))
-            case Object():
-                return joined(others, self._denied_object(kind))
-        raise AssertionError(kind)
-
-    def _other_values(self, kind: Value, value: Any) -> Shape:
-        """The other values of a value's type."""
-        match value:
-            case None:
-                return NOTHING
-            case bool():
-                return Shape(tuple(each for each in everything() if isinstance(each, Value) and each.value is (not value)))
-            case int() | float():
-                number = decimal_of(value)
-                return Shape((Number(high=Bound(number, True)), Number(low=Bound(number, True))))
-            case str():
-                return Shape((String(never=frozenset((one_of([value]),))),))
-            case list():
-                return self._denied_array(Array(tuple(map(values_of, value)), NOTHING, len(value), len(value)))
-            case dict() if not value:
-                return Shape((Object(low=1),))
-        raise Undecided("an object that is not equal to a value")
-
-    def _denied_array(self, kind: Array) -> Shape:
-        if kind.is_distinct:
-            raise Undecided("arrays in which some item comes twice")
-        ways = [Array(high=kind.low - 1)] if kind.low else []
-        ways += [Array(low=kind.high + 1)] if kind.high is not None else []
-        for place, shape in enumerate(kind.prefix):
-            if shape != ANYTHING:
-                before = (ANYTHING,) * place
-                ways.append(Array(prefix=(*before, self.denied(shape)), low=place + 1))
-        own = len(kind.prefix)
-        if kind.rest == NOTHING:
-            ways.append(Array(low=own + 1))
-        elif kind.rest != ANYTHING:
-            ways.append(Array(contained=(Contained(self.denied(kind.rest), start=own),)))
-        for each in kind.contained:
-            ways += [Array(contained=(replace(each, low=0, high=each.low - 1, looked_at=False),))] if each.low else []
-            if each.high is not None:
-                ways.append(Array(contained=(replace(each, low=each.high + 1, high=None, looked_at=False),)))
-        return Shape(tuple(kind for way in ways for kind in self.array(way).kinds))
-
-    def _denied_object(self, kind: Object) -> Shape:
-        required = sum(member.required for _, member in kind.members)
-        ways = [Object(high=kind.low - 1)] if kind.low > required else []
-        ways += [Object(low=kind.high + 1)] if kind.high is not None else []
-        for name, member in kind.members:
-            if member.required:
-                ways.append(Object(members=((name, Member(NOTHING, declared=False)),)))
-            if member.shape != ANYTHING:
-                ways.append(Object(members=((name, Member(self.denied(member.shape), True, declared=False)),)))
-        if kind.names != ANYTHING:
-            others = self.denied(kind.names).kinds
-            ways += [Object(some=(Some(names, ANYTHING),)) for names in others if isinstance(names, String)]
-        for names, shape in self.groups(kind, with_nothing=True):
-            if shape != ANYTHING:
-                ways.append(Object(some=(Some(names, self.denied(shape)),)))
-        for each in kind.some:
-            ways.append(Object(layers=(self._layer_without(each),)))
-        return Shape(tuple(each for way in ways for each in self.object(way).kinds))
 
 
 def _are_values(shape: Shape) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm
-from routine_grammar.grammar.schema.algebra import Circle, Undecided
 from routine_grammar.grammar.schema.documents import Place, document
 from routine_grammar.grammar.schema.layout import Layout, LeafNames
 from routine_grammar.grammar.schema.reading import Reader
+from routine_grammar.grammar.schema.refusals import Circle, Undecided
 from routine_grammar.grammar.schema.shapes import Shape
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Node, allows_text
 

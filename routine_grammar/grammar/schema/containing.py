@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from routine_grammar.errors import UnsupportedSchemaError
-from routine_grammar.grammar.schema.algebra import Algebra, NothingAllowed, Undecided
+from routine_grammar.grammar.schema.algebra import Algebra
+from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import Array, Shape
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
 

@@ -15,9 +15,10 @@ from typing import Any
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import decimal_of
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
-from routine_grammar.grammar.schema.algebra import Algebra, NothingAllowed, Undecided
+from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
 from routine_grammar.grammar.schema.objects import NeedingObject, counted_object, plain_object
+from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     Anything,

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
-from routine_grammar.grammar.schema.algebra import Algebra, NothingAllowed, Undecided
+from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings, string_holds
+from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import Contained, Object, Shape, Some, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
 

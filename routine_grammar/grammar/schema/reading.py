@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from routine_grammar.errors import SchemaError
-from routine_grammar.grammar.schema.algebra import Algebra, Undecided, UnderWay
+from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.documents import Place, escaped
+from routine_grammar.grammar.schema.refusals import Undecided, UnderWay
 from routine_grammar.grammar.schema.scalars import (
     check_expression,
     count_of,
@@ -144,6 +145,7 @@ class Reader:
                     raise unsupported(place, keyword, str(error)) from error
                 if not found:
                     self._emptied.setdefault(place.pointer, [keyword])
+        found = self._one_of(place, nesting, found) if "oneOf" in schema else found
         for keyword in ("unevaluatedProperties", "unevaluatedItems"):
             if keyword in schema:
                 found = self._unevaluated(found, place, keyword, nesting)
@@ -223,19 +225,26 @@ class Reader:
             found.append(shape)
         return joined(*found)
 
-    def _one_of(self, place: Place, nesting: int) -> Shape:
-        ways = self._ways(place, "oneOf", nesting)
+    def _one_of(self, place: Place, nesting: int, within: Shape) -> Shape:
+        """What is within a shape and valid against one schema alone: within it, most are apart from each other."""
         meet, may_be = self.algebra.meet, self.algebra.may_be
-        overlaps = [(one, other) for one in range(len(ways)) for other in range(one) if may_be(meet(ways[one], ways[other]))]
-        if not overlaps:
-            return joined(*ways)
-        found = []
-        for number, way in enumerate(ways):
-            for pair in overlaps:
-                if number in pair:
-                    way = meet(way, self.algebra.denied(ways[pair[0] if number == pair[1] else pair[1]]))
-            found.append(way)
-        return joined(*found)
+        try:
+            schemas = self._ways(place, "oneOf", nesting)
+            ways = [meet(within, way) for way in schemas]
+            overlaps = [
+                (one, other) for one in range(len(ways)) for other in range(one) if may_be(meet(ways[one], ways[other]))
+            ]
+            for one, other in overlaps:
+                ways[one] = meet(ways[one], self.algebra.denied(schemas[other]))
+                ways[other] = meet(ways[other], self.algebra.denied(schemas[one]))
+        except UnderWay:
+            raise
+        except Undecided as error:
+            raise unsupported(place, "oneOf", str(error)) from error
+        found = joined(*ways)
+        if not found:
+            self._emptied.setdefault(place.pointer, ["oneOf"])
+        return found
 
     def _not(self, place: Place, nesting: int) -> Shape:
         return self.algebra.denied(self.shape(place.at("not"), nesting + 1))
@@ -469,7 +478,6 @@ _APPLICATORS = {
     "$dynamicRef": Reader._dynamic_ref,
     "allOf": Reader._all_of,
     "anyOf": Reader._any_of,
-    "oneOf": Reader._one_of,
     "not": Reader._not,
     "if": Reader._if,
     "dependencies": Reader._dependencies,
