@@ -50,7 +50,8 @@ class Matcher:
         self._canonical = canonical
         self._ends = frozenset(rows.vocabulary.eos if eos is None else eos)
         self._eos = np.array(sorted(self._ends), np.int32)
-        self._spelling_ends = np.array([end for end in sorted(self._ends) if rows.vocabulary.tokens[end]], np.int32)
+        tokens = rows.vocabulary.tokens
+        self._spelling_ends = np.array([end for end in sorted(self._ends) if end < len(tokens) and tokens[end]], np.int32)
         self._history = [_Step(rows.start())]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
@@ -163,10 +164,12 @@ class Matcher:
         current = self._place
         row = self._rows.row(current)
         ids = row.allowed
-        within = ~np.isin(ids, self._spelling_ends) if len(self._spelling_ends) else np.ones(len(ids), np.bool_)
-        ids, left = ids[within], self._tokens_left()
-        if left is not None:
-            needed = self._rows.tokens_after(current)[within]
+        left = self._tokens_left()
+        needed = None if left is None else self._rows.tokens_after(current)
+        if len(self._spelling_ends):
+            within = ~np.isin(ids, self._spelling_ends)
+            ids, needed = ids[within], None if needed is None else needed[within]
+        if left is not None and needed is not None:
             # An engine may set a budget that is too small by now: then the shortest way, and never an empty set.
             is_short = not row.ends and len(needed) > 0
             ids = ids[needed <= max(left, int(needed.min()) if is_short else left)]
@@ -187,7 +190,8 @@ class Matcher:
         allowed = self._rows.row(self._place)
         if self._tokens_left() is None:
             allowed.write(bits)
-            clear_bits(bits, self._spelling_ends)
+            if len(self._spelling_ends):
+                clear_bits(bits, self._spelling_ends)
             if allowed.ends:
                 set_bits(bits, self._eos)
         else:
