@@ -7,7 +7,8 @@ over. Values of a schema are checked as they are read, so that an invalid schema
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -137,15 +138,15 @@ class Reader:
             self._emptied.setdefault(place.pointer, [keyword for keyword in schema if keyword in _LOCAL])
         for keyword, read in _APPLICATORS.items():
             if keyword in schema:
-                try:
+                with _declining(place, keyword):
                     found = self.algebra.meet(found, read(self, place, nesting))
-                except UnderWay:
-                    raise
-                except Undecided as error:
-                    raise unsupported(place, keyword, str(error)) from error
                 if not found:
                     self._emptied.setdefault(place.pointer, [keyword])
-        found = self._one_of(place, nesting, found) if "oneOf" in schema else found
+        if "oneOf" in schema:  # last: within what the others leave
+            with _declining(place, "oneOf"):
+                found = self._one_of(place, nesting, found)
+            if not found:
+                self._emptied.setdefault(place.pointer, ["oneOf"])
         for keyword in ("unevaluatedProperties", "unevaluatedItems"):
             if keyword in schema:
                 found = self._unevaluated(found, place, keyword, nesting)
@@ -228,23 +229,13 @@ class Reader:
     def _one_of(self, place: Place, nesting: int, within: Shape) -> Shape:
         """What is within a shape and valid against one schema alone: within it, most are apart from each other."""
         meet, may_be = self.algebra.meet, self.algebra.may_be
-        try:
-            schemas = self._ways(place, "oneOf", nesting)
-            ways = [meet(within, way) for way in schemas]
-            overlaps = [
-                (one, other) for one in range(len(ways)) for other in range(one) if may_be(meet(ways[one], ways[other]))
-            ]
-            for one, other in overlaps:
-                ways[one] = meet(ways[one], self.algebra.denied(schemas[other]))
-                ways[other] = meet(ways[other], self.algebra.denied(schemas[one]))
-        except UnderWay:
-            raise
-        except Undecided as error:
-            raise unsupported(place, "oneOf", str(error)) from error
-        found = joined(*ways)
-        if not found:
-            self._emptied.setdefault(place.pointer, ["oneOf"])
-        return found
+        schemas = self._ways(place, "oneOf", nesting)
+        ways = [meet(within, way) for way in schemas]
+        pairs = [(one, other) for one in range(len(ways)) for other in range(one)]
+        for one, other in [(one, other) for one, other in pairs if may_be(meet(ways[one], ways[other]))]:
+            ways[one] = meet(ways[one], self.algebra.denied(schemas[other]))
+            ways[other] = meet(ways[other], self.algebra.denied(schemas[one]))
+        return joined(*ways)
 
     def _not(self, place: Place, nesting: int) -> Shape:
         return self.algebra.denied(self.shape(place.at("not"), nesting + 1))
@@ -484,6 +475,17 @@ _APPLICATORS = {
     "dependentRequired": Reader._dependent_required,
     "dependentSchemas": Reader._dependent_schemas,
 }
+
+
+@contextmanager
+def _declining(place: Place, keyword: str) -> Iterator[None]:
+    """Turns what can't be told exactly into an error that names pointer and keyword; what is under way is read later."""
+    try:
+        yield
+    except UnderWay:
+        raise
+    except Undecided as error:
+        raise unsupported(place, keyword, str(error)) from error
 
 
 def _not_objects() -> tuple[Kind, ...]:
