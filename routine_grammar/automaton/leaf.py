@@ -173,6 +173,10 @@ class LeafLibrary:
             self._first[state] = _byte_set(self._allowed(state))
         return self._first[state]
 
+    def bytes_of(self, state: int) -> int:
+        """The bytes that may come anywhere in the language from a state that is not counted, as a bit set."""
+        return _byte_set((self.table[: self.size][self._reachable(state)] != DEAD).any(axis=0))
+
     def extends(self, state: int) -> int:
         """The bytes that may follow a complete word of the language from `state`, as a bit set."""
         if state >= COUNTED:

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from routine_grammar.automaton.facts import INFINITE, Analysis, joined_length
 from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.reading import Reading
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.grammar.tree import (
     Call,
@@ -25,6 +26,7 @@ from routine_grammar.grammar.tree import (
     Optional,
     Repeat,
     Sequence,
+    reachable,
 )
 
 MAX_POINTS = 200_000
@@ -147,3 +149,39 @@ class Points:
             case None:
                 length = 0
         return joined_length(length, self._distance[item.then])
+
+
+class MarksAhead:
+    """Tells of readings whether a list of distinct elements, or one of these, may come before the rule at hand ends."""
+
+    def __init__(self, rules: Mapping[str, Node], points: Points) -> None:
+        self._rules = rules
+        self._points = points
+        self._rule_has: dict[str, bool] = {}
+        self._has: dict[int, bool] = {END: False}
+
+    def of(self, reading: Reading) -> bool:
+        """Whether it may."""
+        groups = (*reading.leaves, *reading.rules, *reading.symbols)
+        after = {then for _, then in reading.literals}.union(*(ends for _, ends in groups))
+        return any(self._of_rule(rule) for rule, _ in reading.rules) or any(map(self._of_point, after))
+
+    def _of_rule(self, rule: str) -> bool:
+        if rule not in self._rule_has:
+            called = reachable(Call(rule), self._rules).values()
+            self._rule_has[rule] = any(isinstance(tree, Distinct | Element) for tree in called)
+        return self._rule_has[rule]
+
+    def _of_point(self, point: int) -> bool:
+        if point not in self._has:
+            seen, todo = {point}, [point]
+            while todo:
+                for item in self._points.items(todo.pop()):
+                    if self._has.get(item.then) or (isinstance(item.what, str) and self._of_rule(item.what)):
+                        self._has[point] = True
+                        return True
+                    if item.then not in seen and item.then not in self._has:
+                        seen.add(item.then)
+                        todo.append(item.then)
+            self._has |= dict.fromkeys(seen, False)
+        return self._has[point]

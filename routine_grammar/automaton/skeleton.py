@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 
 from routine_grammar.automaton.arrays import Edge, SkeletonArrays
 from routine_grammar.automaton.facts import ELSEWHERE, INFINITE, LONGEST, Analysis
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.points import END, Points, Read
+from routine_grammar.automaton.nesting import Nestings
+from routine_grammar.automaton.points import END, MarksAhead, Points, Read
 from routine_grammar.automaton.reading import JUST_END, Ends, Gathering, Reading, size_of
 from routine_grammar.automaton.step import DEAD, ELEMENT, LIST, RETURN, SKELETON
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
@@ -35,6 +36,7 @@ class Skeleton:
     def __init__(self, grammar: Grammar, library: LeafLibrary, symbols: Mapping[str, int]) -> None:
         self._library = library
         self._analysis = Analysis(grammar.rules, library, symbols)
+        self._nestings = Nestings(grammar.rules, library, symbols)
         self._points = Points(grammar.rules, self._analysis, library, symbols)
         self._lock = threading.Lock()
         self._explored = Counter[str]()  # of the expansion under way, shared by its trials
@@ -83,16 +85,25 @@ class Skeleton:
             self._look_at(MOST_LOOKED_AT)
 
     def require_marks(self) -> None:
-        """Raise where lists of distinct elements can't be told from what else may stand there. Makes all states."""
-        self._look_at(MAX_MARKED)
-        if self.size > MAX_MARKED:
+        """Raise where lists of distinct elements can't be told from what else may stand there.
+
+        Makes all states from which such a list may come, before the rule at hand ends.
+        """
+        ahead = MarksAhead(self._rules, self._points)
+        looked_at = self._look_at(MAX_MARKED, ahead.of)
+        if looked_at >= MAX_MARKED:
             raise GrammarTooLargeError(f"a grammar of lists of distinct elements has more than {MAX_MARKED} states, the bound")
 
-    def _look_at(self, most: int) -> None:
-        looked_at = 0
-        while looked_at < min(self.size, most):
-            self.expand(looked_at)
-            looked_at += 1
+    def _look_at(self, most: int, wanted: Callable[[Reading], bool] = lambda reading: True) -> int:
+        """Expand at most so many states that are wanted; returns how many it did."""
+        looked_at = index = 0
+        while looked_at < most and index < self.size:
+            reading = self._readings[index]
+            if reading is not None and wanted(reading):
+                self.expand(index)
+                looked_at += 1
+            index += 1
+        return looked_at
 
     # States and their numbers
 
@@ -217,12 +228,18 @@ class Skeleton:
         return not self._library.extends(state) & self._first(ends)
 
     def _rule_is_clear(self, rule: str, ends: Ends) -> bool:
+        if self._analysis.rule(rule).extends is None:  # brackets may tell what else takes many states
+            follows = self._nestings.follows(rule)
+            if follows is not None and not follows & self._first(ends):
+                return True
         return not self._rule_extends(rule) & self._first(ends)
 
     def _rule_extends(self, rule: str) -> int:
         facts = self._analysis.rule(rule)
         if facts.extends is not None:
             return facts.extends
+        if self._nestings.follows(rule) == 0:
+            return 0
         if rule not in self._extends:
             circle = self._analysis.circle(rule)
             self._extends |= self._circle_extends(circle) if circle else {rule: self._explored_extends(rule)}
