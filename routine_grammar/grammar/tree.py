@@ -6,8 +6,8 @@ vocabulary may hold as one token. The tree is over text (UTF-8 when it becomes b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
@@ -219,6 +219,43 @@ def _ends(node: Node, ending: set[str]) -> bool:
             return _ends(item, ending)
         case _:
             return True
+
+
+def cut(rules: Mapping[str, Node], dead: Iterable[str]) -> dict[str, Node]:
+    """The rules without all that calls a rule of `dead`, which allow nothing; what then allows nothing is gone, too."""
+    cut_off, left = set(dead), dict(rules)
+    while gone := cut_off & left.keys():
+        for rule in gone:
+            del left[rule]
+        for rule, tree in left.items():
+            node = without(tree, gone)
+            if node is None:
+                cut_off.add(rule)
+            else:
+                left[rule] = node
+    return left
+
+
+def without(node: Node, dead: Collection[str]) -> Node | None:
+    """A node's texts that call none of some rules; None where there are none."""
+    match node:
+        case Call(rule):
+            return None if rule in dead else node
+        case Sequence(items):
+            kept = [without(item, dead) for item in items]
+            return None if None in kept else Sequence(tuple(item for item in kept if item is not None))
+        case Choice(items):
+            ways = [way for item in items if (way := without(item, dead)) is not None]
+            return choice(*ways) if ways else None
+        case Optional(item):
+            return EMPTY if (inner := without(item, dead)) is None else Optional(inner)
+        case Repeat(item, low, _):
+            inner = without(item, dead)
+            return replace(node, item=inner) if inner is not None else EMPTY if low == 0 else None
+        case Distinct(item) | Element(item):
+            return None if (inner := without(item, dead)) is None else replace(node, item=inner)
+        case _:
+            return node
 
 
 def _check_tree(name: str, tree: Node, rules: Mapping[str, Node]) -> int:

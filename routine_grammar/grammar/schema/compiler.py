@@ -51,8 +51,7 @@ class SchemaCompiler:
         Raises `UnsupportedSchemaError` for what can't be enforced, `SchemaError` for what is wrong or allows nothing.
         """
         with _telling(pointer):
-            node = self.layout.node(shape)
-            made = self.layout.finish()
+            node, made = self.layout.finish(self.layout.node(shape))
         for rule in made:
             if self._comes_to(rule):
                 raise SchemaError(f"a $ref ({rule}) leads to itself and to nothing else", pointer=f"{pointer}/$ref")

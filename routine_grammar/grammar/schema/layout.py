@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -44,6 +44,7 @@ from routine_grammar.grammar.tree import (
     Optional,
     Repeat,
     choice,
+    cut,
     sequence,
 )
 from routine_grammar.grammar.unit_automaton import automaton_of
@@ -83,19 +84,43 @@ class Layout:
         self._prefix = prefix if prefix[:1].isalpha() or not prefix else f"tool_{prefix}"
         self._leaves = leaves
         self._of_name: dict[str, str] = {}
+        self._nothing: dict[str, NothingAllowed] = {}  # names that turned out to have no value, and why
         self._pending: list[str] = []
         self._any: dict[str, str] = {}
         self._last_number: dict[str, int] = {}
         self._shared: dict[tuple[str, Node], Call] = {}
 
-    def finish(self) -> list[str]:
-        """Make the rules of all names that were called; returns their rules."""
-        made = []
+    def finish(self, node: Node) -> tuple[Node, list[str]]:
+        """Make the rules of all names that were called; returns a node without what turned out to be nothing, and the rules.
+
+        Raises `NothingAllowed` where nothing is left.
+        """
+        made = list[str]()
+        nothing: dict[str, NothingAllowed] = {}
         while self._pending:
             name = self._pending.pop()
-            self._rules[self._of_name[name]] = self.node(self._algebra.shape(name))
             made.append(self._of_name[name])
-        return made
+            try:
+                self._rules[self._of_name[name]] = self.node(self._algebra.shape(name))
+            except NothingAllowed as error:
+                nothing[name] = error
+        if nothing:
+            node = self._without(nothing, node)
+        return node, [rule for rule in made if rule in self._rules]
+
+    def _without(self, nothing: Mapping[str, NothingAllowed], node: Node) -> Node:
+        """A node, and all rules, without names that turned out to have no value."""
+        error, whole = next(iter(nothing.values())), self.fresh_rule("whole")
+        left = cut({**self._rules, whole: node}, [self._of_name[name] for name in nothing])
+        gone = self._rules.keys() - left.keys()
+        self._nothing |= {name: nothing.get(name, error) for name, rule in self._of_name.items() if rule in gone}
+        self._shared = {key: call for key, call in self._shared.items() if call.rule not in gone}
+        if whole not in left:
+            raise error
+        node = left.pop(whole)
+        self._rules.clear()
+        self._rules |= left
+        return node
 
     def node(self, shape: Shape) -> Node:
         """The texts of a shape's values. Raises `NothingAllowed` where there are none."""
@@ -145,6 +170,8 @@ class Layout:
                 return self._object(kind)
 
     def _named(self, name: str) -> Node:
+        if name in self._nothing:
+            raise self._nothing[name]
         if name not in self._of_name:
             word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "whole"
             rule = self._of_name[name] = self.fresh_rule(word[:60])
