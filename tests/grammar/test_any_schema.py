@@ -188,14 +188,6 @@ def test_drafts_as_they_are_named_in_the_wild(name: str, is_tuple: bool) -> None
     assert not automaton.accepts(b"[1]")
 
 
-def test_what_has_to_be_known_while_it_is_read_is_read_later() -> None:
-    resource = {"additionalProperties": {"minProperties": 1, "anyOf": [{"type": "string"}, {"$ref": "#/$defs/resource"}]}}
-    schema = {"$defs": {"resource": {"type": "object", **resource}}, "$ref": "#/$defs/resource"}
-    automaton = Automaton(schema_to_grammar(schema))
-    for text in ("{}", '{"a": "x", "b": {"c": {"d": "y"}}}', '{"a": {}}', '{"a": {"b": 1}}', '{"a": 1}'):
-        assert automaton.accepts(text.encode()) is Draft202012Validator(schema).is_valid(json.loads(text)), text
-
-
 def test_thousands_of_values_meet_other_keywords() -> None:
     listed = [*(f"v{number}" for number in range(5_000)), *range(5_000)]
     schema = {"type": ["string", "integer"], "enum": listed, "allOf": [{"enum": listed[1_000:]}, {"not": {"const": "v1001"}}]}
@@ -308,21 +300,6 @@ def test_formats(name: str, valid: list[str], invalid: list[str]) -> None:
 def test_every_format_is_a_string_that_there_is() -> None:
     for name in FORMATS:
         assert list(schema_to_grammar({"type": "string", "format": name}).nodes())
-
-
-def test_what_is_recursive_is_denied_as_far_as_it_is_looked_at() -> None:
-    tree = {"type": "object", "properties": {"t": {"$ref": "#/$defs/t"}, "n": {"type": "null"}}, "additionalProperties": False}
-    schema = {"$defs": {"t": tree}, "type": "object", "not": {"$ref": "#/$defs/t"}}
-    automaton, judge = Automaton(schema_to_grammar(schema)), Draft202012Validator(schema)
-    for text in (
-        "{}",
-        '{"t": {}}',
-        '{"t": 1}',
-        '{"t": {"t": {"n": 1}}}',
-        '{"t": {"n": null}, "x": 1}',
-        '{"t": {"t": {"x": 1}}}',
-    ):
-        assert automaton.accepts(text.encode()) is judge.is_valid(json.loads(text)), text
 
 
 def test_one_of_open_objects_is_told_within_what_is_said_beside_it() -> None:

@@ -21,7 +21,8 @@ from routine_grammar.grammar.schema.meeting import (
     one_of,
     string_holds,
 )
-from routine_grammar.grammar.schema.refusals import Circle, Undecided
+from routine_grammar.grammar.schema.names import Denial, MadeNames, Meeting
+from routine_grammar.grammar.schema.refusals import Circle, Undecided, UnderWay
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
     NOTHING,
@@ -47,6 +48,7 @@ from routine_grammar.grammar.schema.shapes import (
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
 MAX_CONTAINED = 4  # shapes whose items are counted in one array
+MAX_WAITING = 40  # names in a row of which each has to be known before the one before it
 MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
 
 
@@ -56,16 +58,15 @@ class Algebra:
     Names that it makes itself (recursive shapes that meet, or are denied) it looks up itself.
     """
 
-    def __init__(self, look_up: Callable[[str], Shape], is_being_read: Callable[[str], bool] = lambda name: False) -> None:
+    def __init__(self, look_up: Callable[[str], Shape]) -> None:
         self._look_up = look_up
-        self._is_being_read = is_being_read
-        self._meetings: dict[str, frozenset[str]] = {}
-        self._denials: dict[str, str] = {}  # of what each name is the denial
+        self._names = MadeNames()
         self._shapes: dict[str, Shape] = {}
         self._looking: set[str] = set()
         self._may_be: dict[str, bool] = {}
         self._asking: set[str] = set()
         self._met = 0
+        self._depth = 0
 
     def shape(self, name: str) -> Shape:
         """The shape of a name, of one that names are joined to or of one that two others meet in: never a name alone."""
@@ -81,24 +82,27 @@ class Algebra:
                     return found
 
     def _shape(self, name: str) -> Shape:
-        if name not in self._meetings and name not in self._denials:
+        made = self._names.get(name)
+        if made is None:
             return self._look_up(name)
         if name not in self._shapes:
             if name in self._looking:
-                raise Undecided("shapes that refer to nothing but each other")
+                raise UnderWay("shapes that refer to nothing but each other")
+            if len(self._looking) == MAX_WAITING:
+                raise Undecided(f"more than {MAX_WAITING} shapes of which each has to be known before the last, the bound")
             self._looking.add(name)
             try:
-                self._shapes[name] = self._made(name)
+                self._shapes[name] = self._made(made)
             finally:
                 self._looking.discard(name)
         return self._shapes[name]
 
-    def _made(self, name: str) -> Shape:
-        if name in self._denials:
-            return self.denied(self.shape(self._denials[name]))
-        found = ANYTHING
-        for one in sorted(self._meetings[name]):
-            found = self.meet(found, self.shape(one))
+    def _made(self, made: Meeting | Denial) -> Shape:
+        if isinstance(made, Denial):
+            return self.denied(self.shape(made.of))
+        found = ANYTHING if made.kind is None else Shape((made.kind,))
+        for name in sorted(made.names):
+            found = self.meet(found, self.shape(name))
         return found
 
     def opened(self, shape: Shape, depth: int = 0) -> Shape:
@@ -128,10 +132,13 @@ class Algebra:
         match kind:
             case Anything():
                 return True
-            case Named(name) if name in self._denials:
-                return not self.holds(Shape((Named(self._denials[name]),)), value)
             case Named(name):
-                return self.holds(self.shape(name), value)
+                made = self._names.get(name)
+                return (
+                    not self.holds(self.shape(made.of), value)
+                    if isinstance(made, Denial)
+                    else self.holds(self.shape(name), value)
+                )
             case Value(key, _):
                 return key == key_of(value)
         if type_of(kind) != type_of_value(value):
@@ -213,17 +220,9 @@ class Algebra:
             case (Anything(), kind) | (kind, Anything()):
                 return Shape((kind,))
             case Named(name), Named(another):
-                # However often recursive shapes meet, there are no more names than sets of them.
-                names = self._meetings.get(name, frozenset((name,))) | self._meetings.get(another, frozenset((another,)))
-                if len(names) == 1:
-                    return Shape((one,))
-                if any(self._denials.get(each) in names for each in names):
-                    return NOTHING
-                meeting = " & ".join(sorted(names))
-                self._meetings[meeting] = names
-                return Shape((Named(meeting),))
+                return self._meeting(name, self._names.meeting_of(another))
             case (Named(name), kind) | (kind, Named(name)):
-                return self.meet(self.shape(name), Shape((kind,)))
+                return self._meet_name(name, kind)
             case (Value(_, value), kind) | (kind, Value(_, value)):
                 kept = one if isinstance(one, Value) else other
                 return Shape((kept,)) if self._kind_holds(kind, value) else NOTHING
@@ -236,6 +235,28 @@ class Algebra:
             case Object(), Object():
                 return self._meet_objects(one, other)
         return NOTHING
+
+    def _meeting(self, name: str, other: Meeting) -> Shape:
+        """Where a name meets others: however often recursive shapes do, there are no more meetings than sets of names."""
+        mine = self._names.meeting_of(name)
+        kinds = [kind for kind in (mine.kind, other.kind) if kind is not None]
+        met: tuple[Kind | None, ...] = self._meet(*kinds).kinds if len(kinds) == 2 else (*kinds, None)[:1]
+        found = (self._names.of_meeting(Meeting(mine.names | other.names, kind)) for kind in met)
+        return Shape(tuple(dict.fromkeys(Named(each) for each in found if each is not None)))
+
+    def _meet_name(self, name: str, kind: Kind) -> Shape:
+        """Where a name meets what is none: in a name, too, where it can't be looked up yet."""
+        if self._depth == MAX_WAITING:
+            raise Undecided(f"more than {MAX_WAITING} references in a row meet something, the bound")
+        try:
+            shape = self.shape(name)
+        except UnderWay:
+            return self._meeting(name, Meeting(frozenset(), kind))
+        self._depth += 1
+        try:
+            return self.meet(shape, Shape((kind,)))
+        finally:
+            self._depth -= 1
 
     def _meet_arrays(self, one: Array, other: Array) -> Shape:
         pairs = zip_longest(one.prefix, other.prefix)
@@ -360,18 +381,15 @@ class Algebra:
         """Whether there may be a value of a shape; False only where there is none."""
         return any(not isinstance(kind, Named) or self._named_may_be(kind.name) for kind in shape.kinds)
 
-    def _is_under_way(self, name: str) -> bool:
-        """Whether a name's shape, or one that meets in it, is being read and can't be asked for."""
-        names = self._meetings.get(name, (name,))
-        return name in self._looking or any(self._is_being_read(self._denials.get(each, each)) for each in names)
-
     def _named_may_be(self, name: str) -> bool:
-        if name in self._asking or len(self._asking) > MAX_ASKED or self._is_under_way(name):
+        if name in self._asking or len(self._asking) > MAX_ASKED:
             return True  # recursion that never ends is told where all rules are known
         if name not in self._may_be:
             self._asking.add(name)
             try:
                 self._may_be[name] = self.may_be(self.shape(name))
+            except UnderWay:
+                return True
             finally:
                 self._asking.discard(name)
         return self._may_be[name]
@@ -383,21 +401,31 @@ class Algebra:
 
         Those of a name are a name too: what is recursive is denied as far as it is looked at.
         """
-        match shape.kinds:
-            case (Named(name),):
-                denial = self._denials.get(name, f"not {name}")
-                if name not in self._denials:
-                    self._denials[denial] = name
-                return Shape((Named(denial),))
-        kinds = self.opened(shape).kinds if Anything() not in shape.kinds else shape.kinds
+        kinds = shape.kinds
         texts = [kind.value for kind in kinds if isinstance(kind, Value) and isinstance(kind.value, str)]
         found = ANYTHING
         if texts:  # at once: there may be hundreds
             others = tuple(each for each in everything() if not isinstance(each, String))
             found = Shape((*others, String(never=frozenset((one_of(texts),)))))
         for kind in kinds:
-            if not (isinstance(kind, Value) and isinstance(kind.value, str)):
-                found = self.meet(found, denied_kind(self, kind))
+            match kind:
+                case Named(name):
+                    found = self.meet(found, self._denied_name(name))
+                case Value(_, str()):
+                    pass
+                case _:
+                    found = self.meet(found, denied_kind(self, kind))
+        return found
+
+    def _denied_name(self, name: str) -> Shape:
+        """What is not in the shape of a name; of a meeting, in parts that are apart from each other."""
+        meeting = self._names.meeting_of(name)
+        found = NOTHING if meeting.kind is None else denied_kind(self, meeting.kind)
+        before = frozenset[str]()
+        for one in sorted(meeting.names):
+            part = self._names.of_meeting(Meeting(before | {self._names.of_denial(one)}, meeting.kind))
+            found = found if part is None else joined(found, Shape((Named(part),)))
+            before |= {one}
         return found
 
 

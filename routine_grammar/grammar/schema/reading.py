@@ -89,13 +89,14 @@ class Reader:
         self._names: dict[int, str] = {}
         self._shapes: dict[str, Shape] = {}
         self._reading: set[str] = set()
-        self.algebra = Algebra(self._look_up, self._reading.__contains__)
+        self.algebra = Algebra(self._look_up)
         self._emptied: dict[str, list[str]] = {}  # pointers of schemas that allow nothing, and by which keywords
         self._counts_evaluated = '"unevaluated' in json.dumps(root.schema)
 
     def named(self, place: Place, name: str) -> Named:
         """The name of a place that is referred to; `name` is what it is called where that is free."""
         if id(place.schema) not in self._names:
+            name = name.lstrip("(") or "inner"  # names in parentheses are those of meetings and denials
             fresh, number = name, 1
             while fresh in self.rules:
                 number += 1
