@@ -18,6 +18,7 @@ from routine_grammar.grammar.pattern import Both, Boundary, Chars, Concat, Edge,
 
 NOTHING, EMPTY, ALL, START, END = range(5)
 MAX_TERMS = 400_000
+MAX_STEPS = 250_000  # it takes a second to come there; an alternation of a hundred long words needs 160,000
 AT_START = -1
 _UNBOUNDED = -1
 _DIGITS = tuple(CharSet.chars(digit) for digit in "0123456789")
@@ -122,6 +123,7 @@ class Terms:
         self._words: list[int] = []  # the sets of characters that boundaries stand between, each a bit of a context
         self._numbers: dict[tuple[Any, ...], int] = {what: number for number, what in enumerate(self._what)}
         self._derived: dict[tuple[int, int, int], int] = {}
+        self._steps = 0  # parts of terms whose derivatives were made
         self._fronts: dict[int, frozenset[int]] = {}
         self._cells: dict[frozenset[int], tuple[tuple[int, ...], ...]] = {}
 
@@ -335,6 +337,9 @@ class Terms:
                 found = NOTHING
         if not at.is_start:
             self._derived[key] = found
+            self._steps += len(what)
+            if self._steps > MAX_STEPS:
+                raise GrammarTooLargeError(f"a pattern needs more than {MAX_STEPS} steps, the bound, to become an automaton")
         return found
 
     def _derive_multiple(self, divisor: int, rest: int, number: int) -> int:

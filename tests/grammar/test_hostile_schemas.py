@@ -97,6 +97,12 @@ HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
         None,
         "[1, 2]",
     ),
+    (
+        "an expression of addresses",
+        {"type": "string", "pattern": r"[-a-zA-Z0-9@:%._+~#=]{1,256}\.[a-zA-Z0-9()]{1,6}\b([-a-zA-Z0-9()@:%_+.~#?&//=]*)"},
+        SchemaError,
+        "",
+    ),
     ("a deep value", {"const": json.loads("[" * 300 + "]" * 300)}, None, "[" * 300 + "]" * 300),
     ("a long name", {**OBJECT, "properties": {"x" * 100_000: {}}}, None, "{}"),
     ("too much text", {"description": "x" * (4 * 2**20)}, SchemaError, ""),
