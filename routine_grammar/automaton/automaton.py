@@ -111,6 +111,10 @@ class Automaton:
             return 0
         return stepping.NO_BOUNDS if not row[3] else self.library.lengths_left(int(row[0]), int(row[2]), int(row[3]))
 
+    def growth(self, row: Configuration) -> int:
+        """Bytes, or more, within which the string at hand, if one is, can become longer by one of its lengths."""
+        return max(8, self.library.reaches(int(row[0]))) if self.room(row) else 8
+
     def after_symbol(self, row: Configuration, symbol: Symbol) -> Configuration | None:
         """The configuration after a symbol; None where it is not allowed."""
         number = self._numbers.get(symbol)

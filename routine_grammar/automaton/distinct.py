@@ -191,8 +191,8 @@ class Watch:
     def _search(self, place: Watched, *, by_element: bool) -> tuple[list[Piece], bool] | None:
         """A shortest way that repeats no element, and whether it leads to the end, or `by_element` only behind the next one.
 
-        None where none is found. Of places with one configuration and the same elements no more are looked at than there are
-        elements, and one: most ways that go on alike end in different values.
+        None where none is found. Of places with one configuration and the same elements one alone is looked at; within an
+        element no more than there are elements, and one: most ways that go on alike end in different values.
         """
         todo = [(0, b"", 0)]
         places = [place]
@@ -201,9 +201,11 @@ class Watch:
         while todo and seen.total() < most:
             _, text, number = heapq.heappop(todo)
             row, lists = places[number]
-            seen[key := (row.tobytes(), tuple(level.keys for level in lists))] += 1
-            if seen[key] > elements(lists) + 1:
+            key = row[: HEAD + row[1]].tobytes(), tuple(level.keys for level in lists)
+            is_within = any(level.text is not None for level in lists)
+            if seen[key] > (elements(lists) if is_within else 0):
                 continue
+            seen[key] += 1
             shortest = self._shortest(row)
             if followed(lists, shortest.data, shortest.events) is not None:
                 return [*text, *shortest.pieces], True

@@ -118,6 +118,7 @@ class LeafLibrary:
         self._farthest: dict[int, int] = {}
         self._strings: list[tuple[int, int]] = []  # the first state of each JSON string, and the one behind its last
         self._grows: dict[int, bool] = {}
+        self._reaches: dict[int, int] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -204,6 +205,12 @@ class LeafLibrary:
             is_string = place >= 0 and state < self._strings[place][1]
             self._grows[state] = is_string and bool(self._has_cycle(np.flatnonzero(self._reachable(state))))
         return self._grows[state]
+
+    def reaches(self, state: int) -> int:
+        """How many states a state leads to: no way in which none comes twice is longer."""
+        if state not in self._reaches:
+            self._reaches[state] = int(np.count_nonzero(self._reachable(state)))
+        return self._reaches[state]
 
     def lengths_left(self, state: int, count: int, number: int) -> int:
         """Of how many lengths at least a counted string may still become, after so many characters and with these bounds."""

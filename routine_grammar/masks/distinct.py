@@ -6,6 +6,7 @@ to be looked at; which of these may not come is told anew for each text, as it d
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from routine_grammar.masks import walks
 from routine_grammar.masks.rows import Ids, Row, Run, TokenRows, VocabularyRows
 
 MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
+MAX_LIKELY = 64  # tokens of which it is told exactly how many more they need
 MAX_ROOM = 1_000  # elements in a list up to which a string with room for more needs no look
 _CUT_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
@@ -68,7 +70,7 @@ class DistinctRows:
 
     def farthest(self, place: Watched) -> int:
         """As `TokenRows.farthest`: each element may cost some tokens to be told from."""
-        return self.automaton.farthest + 4 * (elements(place.lists) + 2)
+        return self.automaton.farthest + self._slack(place) + 8
 
     def after(self, place: Watched, token_id: int) -> Watched | None:
         """The place after a token; None where it is not allowed."""
@@ -101,20 +103,59 @@ class DistinctRows:
     def tokens_after(self, place: Watched) -> Ids:
         """For each token of `row(place).allowed`: how few further tokens suffice to end the text after it.
 
-        For some that begin or go on with a string that may become many others it is a few more than that.
+        For some that go on within a string, where much can be equal to what is there, it is more than that.
         """
         plain, allowed = self._plain.row(place.row).allowed, self.row(place).allowed
         needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.tokens_after(place.row)
         needed = needed[np.isin(plain, allowed)]
-        if (count := elements(place.lists)) or self.automaton.needs_several:
-            may_repeat = place.lists and (self.automaton.needs_several or self._may_repeat(place))
-            needed = needed + (1 + count // 64 if may_repeat else 0)
-            for token, after in self._looked_at(place):
+        if elements(place.lists) or self.automaton.needs_several:
+            looked_at = dict(self._looked_at(place))
+            likely, doubtful = self._going_on(place, allowed)
+            needed[doubtful] += self._slack(place)
+            for token in likely - looked_at.keys():
+                looked_at[token] = self.after(place, token)
+            for token, after in looked_at.items():
                 number = int(np.searchsorted(allowed, token))
                 if number < len(allowed) and allowed[number] == token and after is not None:
                     needed[number] = self.fewest_tokens(after)
             self._keep_way(place, allowed, needed)
         return needed.astype(np.int32)
+
+    def _going_on(self, place: Watched, allowed: Ids) -> tuple[set[int], npt.NDArray[np.bool_]]:
+        """Of the allowed tokens those, some at most, that go on in a string as it does in an element that is there.
+
+        And which of them may, for all that is told: where others are in question than strings as they are, or too many.
+        """
+        doubtful = np.zeros(len(allowed), np.bool_)
+        if all(level.text is None for level in place.lists):
+            return set(), doubtful
+        *outer, (keys, text) = place.lists
+        if elements(tuple(outer)) or text is None or not text.startswith(b'"') or b"\\" in text:
+            return set(), ~doubtful
+        rests = [raw.removeprefix(text) for key in keys if (raw := _spelled(key)).startswith(text)]
+        found = {token for rest in rests for token in self._spelling(rest)} if len(rests) <= MAX_LIKELY else set()
+        if len(rests) > MAX_LIKELY or len(found) > MAX_LIKELY:
+            return set(), ~doubtful
+        return set(np.intersect1d(sorted(found), allowed).tolist()), self.vocabulary.with_backslash[
+            allowed
+        ] if keys else doubtful
+
+    def _spelling(self, text: bytes) -> Iterator[int]:
+        """The tokens that a text begins with."""
+        trie = self.vocabulary.trie
+        node = int(trie.root[text[0]]) if text else -1
+        for length in range(1, len(text) + 1):
+            if node < 0:
+                return
+            token = int(trie.token[node])
+            while token >= 0:
+                yield token
+                token = int(trie.same[token])
+            node = walks.child(trie, node, text[length]) if length < len(text) else -1
+
+    def _slack(self, place: Watched) -> int:
+        """How many tokens more suffice to be told from all elements: each may have the next length that there is."""
+        return (elements(place.lists) + 1) * self.automaton.growth(place.row)
 
     def _several_after(self, place: Watched, tokens: Ids) -> Ids:
         """As `TokenRows.tokens_after`, where lists to come need several different elements: told by one token of a group."""
@@ -242,6 +283,11 @@ class DistinctRows:
             token = int(tokens[number])
             events[token] = (*events.get(token, ()), (offset, what))
         return events
+
+
+def _spelled(key: str) -> bytes:
+    """The text of a key's value, if it is a string, with no more escapes than there have to be."""
+    return json.dumps(json.loads(key), ensure_ascii=False).encode(errors="replace") if key.startswith('"') else b""
 
 
 def _begun_string(text: bytes) -> str:

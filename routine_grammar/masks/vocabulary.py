@@ -84,6 +84,11 @@ class Vocabulary:
         return np.concatenate([[0], np.cumsum([len(token) for token in self.tokens])]).astype(np.int64)
 
     @cached_property
+    def with_backslash(self) -> npt.NDArray[np.bool_]:
+        """Which tokens have a backslash in their bytes: bool [size]."""
+        return np.array([b"\\" in data for data in self.tokens], np.bool_)
+
+    @cached_property
     def blob(self) -> npt.NDArray[np.uint8]:
         """The bytes of all tokens, one after the other."""
         return np.frombuffer(b"".join(self.tokens), np.uint8)

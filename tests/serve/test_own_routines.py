@@ -105,6 +105,12 @@ def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> N
     asyncio.run(use())
 
 
+async def running(client: httpx.AsyncClient, base: str) -> float:
+    """How many requests the engine has under way."""
+    metrics = (await client.get(f"{base.removesuffix('/v1')}/metrics")).text
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("vllm:num_requests_running{"))
+
+
 def test_what_is_under_way_as_the_time_to_drain_is_over_ends_with_an_error() -> None:
     command = [sys.executable, "-m", "routine_grammar.serve", "--shutdown-timeout", "1"]
     asked = {"model": "routine-demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3500, "ignore_eos": True}
@@ -112,7 +118,10 @@ def test_what_is_under_way_as_the_time_to_drain_is_over_ends_with_an_error() -> 
 
     async def use() -> None:
         async with httpx.AsyncClient(timeout=100) as client, model_server(lambda elapsed_s, line: None, command) as base:
-            whole = asyncio.create_task(client.post(f"{base}/chat/completions", json=asked))
+            # So many that they are not whole before the stream has begun, however slow the client is.
+            whole = asyncio.create_task(client.post(f"{base}/chat/completions", json={**asked, "n": 32}))
+            while await running(client, base) < 32:
+                await asyncio.sleep(0.1)
             lines = []
             async with client.stream("POST", f"{base}/chat/completions", json={**asked, "stream": True}) as answer:
                 async for line in answer.aiter_lines():
@@ -121,7 +130,7 @@ def test_what_is_under_way_as_the_time_to_drain_is_over_ends_with_an_error() -> 
                         os.kill(server_at(base), signal.SIGTERM)
             assert told in lines[-4]
             assert lines[-2] == "data: [DONE]"
-            assert (await whole).status_code == 500
+            assert (await whole).status_code == 500, (await whole).text
             assert (await whole).json()["error"]["message"] == told
 
     asyncio.run(use())
