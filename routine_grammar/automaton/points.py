@@ -63,6 +63,9 @@ class Points:
         self._items: list[tuple[Item, ...]] = [()]
         self._distance: list[int] = [0]
         self._bodies: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._within: list[Mapping[str, int]] = [{}]  # per point: of which rules' copies it is part, one within the other
+        self._copy: dict[str, int] = {}  # of the copy that is being made
+        self.deepest: dict[str, int] = {}  # how many copies of a rule were made within each other
 
     def items(self, point: int) -> tuple[Item, ...]:
         """What may be read at a point."""
@@ -77,7 +80,13 @@ class Points:
         key = (rule, then)
         if key not in self._bodies:
             after = then[0] if len(then) == 1 else self._point([Item(Read.NOTHING, None, k) for k in then])
+            if then != (END,):
+                around = [self._within[point] for point in then]
+                self._copy = {name: max(each.get(name, 0) for each in around) for name in {rule}.union(*around)}
+                self._copy[rule] += 1
+                self.deepest[rule] = max(self.deepest.get(rule, 0), self._copy[rule])
             self._bodies[key] = self.place(self._rules[rule], after)
+            self._copy = {}
         return self._bodies[key]
 
     def place(self, node: Node, then: int) -> int:
@@ -133,6 +142,7 @@ class Points:
                 f"grammar has more than {MAX_POINTS} points once its repetitions are unrolled, the bound"
             )
         self._items.append(tuple(items))
+        self._within.append(self._copy)
         self._distance.append(min((self._item_distance(item) for item in items), default=INFINITE))
         return len(self._items) - 1
 

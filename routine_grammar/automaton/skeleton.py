@@ -25,6 +25,7 @@ from routine_grammar.grammar.tree import Distinct, Element, Grammar
 MAX_STATES = 1_000_000
 # What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
 MOST_LOOKED_AT = 3_000
+MAX_COPIES = 8  # of a rule within each other: real schemas, however they overlap, need one or two
 MAX_MARKED = 20_000  # states of a grammar with lists of distinct elements
 MAX_EXPLORED = {"states": 2_000, "points": 400_000}
 ALL_BYTES = (1 << 256) - 1
@@ -83,6 +84,8 @@ class Skeleton:
         """Raise as `expand` would where recursive rules can be read in too many ways, as far as some states tell."""
         if self._analysis.recursive:
             self._look_at(MOST_LOOKED_AT)
+            if any(count > MAX_COPIES for count in self._points.deepest.values()):
+                raise self._too_many_ways("automaton has states without end")
 
     def require_marks(self) -> None:
         """Raise where lists of distinct elements can't be told from what else may stand there.
@@ -126,10 +129,13 @@ class Skeleton:
         self._explored[what] += number
         if self._explored[what] > MAX_EXPLORED[what]:
             message = f"automaton needs more than {MAX_EXPLORED[what]} {what}, the bound, to tell how a text may go on"
-            recursive = self._analysis.recursive
-            rules = f"rule {min(recursive)} calls itself and" if recursive else "its rules"
-            told = f"{message}: {rules} can be read in too many ways"
-            raise GrammarTooLargeError(f"{told}; {ELSEWHERE}" if recursive else told)
+            raise self._too_many_ways(message)
+
+    def _too_many_ways(self, message: str) -> GrammarTooLargeError:
+        recursive = self._analysis.recursive
+        rules = f"rule {min(recursive)} calls itself and" if recursive else "its rules"
+        told = f"{message}: {rules} can be read in too many ways"
+        return GrammarTooLargeError(f"{told}; {ELSEWHERE}" if recursive else told)
 
     def _new(self, reading: Reading | None, distance: int, ends: bool) -> int:
         if len(self._readings) >= MAX_STATES:

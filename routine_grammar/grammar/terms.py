@@ -18,7 +18,7 @@ from routine_grammar.grammar.pattern import Both, Boundary, Chars, Concat, Edge,
 
 NOTHING, EMPTY, ALL, START, END = range(5)
 MAX_TERMS = 400_000
-MAX_STEPS = 250_000  # it takes a second to come there; an alternation of a hundred long words needs 160,000
+MAX_STEPS = 500_000  # some seconds; a hundred long words need 160,000, a text of at most 300 characters beside another 430,000
 AT_START = -1
 _UNBOUNDED = -1
 _DIGITS = tuple(CharSet.chars(digit) for digit in "0123456789")
