@@ -25,7 +25,7 @@ from routine_grammar.grammar.tree import (
     Optional,
     Repeat,
     Sequence,
-    walk,
+    calls_of,
 )
 
 INFINITE = 1 << 30  # the length of texts that there are none of
@@ -60,7 +60,7 @@ class Analysis:
         self._symbols = symbols
         self._rules: dict[str, Facts] = dict.fromkeys(rules, NOTHING)
         self._circles: dict[str, tuple[str, ...]] = {}
-        calls = {name: _calls(tree) for name, tree in rules.items()}
+        calls = {name: calls_of(tree) for name, tree in rules.items()}
         for component in components(calls):
             if len(component) == 1 and component[0] not in calls[component[0]]:
                 self._rules[component[0]] = self.of(rules[component[0]])
@@ -176,10 +176,6 @@ class Analysis:
 def joined_length(first: int, second: int) -> int:
     """The length of two texts in a row, where there are such texts."""
     return INFINITE if INFINITE in (first, second) else min(first + second, LONGEST)
-
-
-def _calls(tree: Node) -> set[str]:
-    return {node.rule for node in walk(tree) if isinstance(node, Call)}
 
 
 def _word(first: int, length: int) -> Facts:

@@ -24,8 +24,8 @@ from routine_grammar.grammar.tree import (
     Optional,
     Repeat,
     Sequence,
+    calls_of,
     reachable,
-    walk,
 )
 
 _OPENING, _CLOSING, _QUOTE, _BACKSLASH = b"[{", b"]}", ord('"'), ord("\\")
@@ -76,10 +76,7 @@ class Nestings:
         return dict(nesting.levels).get(0, 0) | (nesting.first if nesting.may_be_empty else 0)
 
     def _solve(self, rule: str) -> None:
-        calls = {
-            name: {node.rule for node in walk(tree) if isinstance(node, Call)}
-            for name, tree in {rule: self._rules[rule], **reachable(Call(rule), self._rules)}.items()
-        }
+        calls = {name: calls_of(tree) for name, tree in reachable(Call(rule), self._rules).items()}
         for component in components(calls):
             known = all(name in self._of for name in component)
             self._of |= {} if known else dict.fromkeys(component, _NO_WORDS)

@@ -124,6 +124,11 @@ def walk(node: Node) -> Iterator[Node]:
         stack.extend(reversed(children(current)))
 
 
+def calls_of(node: Node) -> set[str]:
+    """The rules that a tree calls."""
+    return {each.rule for each in walk(node) if isinstance(each, Call)}
+
+
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """A root node and the rules it calls, by name, callees anywhere.
@@ -190,7 +195,7 @@ def allows_text(root: Node, rules: Mapping[str, Node]) -> bool:
     called = reachable(root, rules)
     callers: dict[str, list[str]] = {rule: [] for rule in called}
     for rule, tree in called.items():
-        for callee in {node.rule for node in walk(tree) if isinstance(node, Call)}:
+        for callee in calls_of(tree):
             callers[callee].append(rule)
     ending: set[str] = set()
     todo = dict.fromkeys(reversed(called))  # callees first, for the most part

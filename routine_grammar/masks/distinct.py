@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -133,15 +134,16 @@ class DistinctRows:
         if elements(tuple(outer)) or text is None or not text.startswith(b'"') or b"\\" in text:
             return set(), ~doubtful
         rests = [raw.removeprefix(text) for key in keys if (raw := _spelled(key)).startswith(text)]
-        found = {token for rest in rests for token in self._spelling(rest)} if len(rests) <= MAX_LIKELY else set()
-        if len(rests) > MAX_LIKELY or len(found) > MAX_LIKELY:
+        if len(rests) > MAX_LIKELY:
             return set(), ~doubtful
-        return set(np.intersect1d(sorted(found), allowed).tolist()), self.vocabulary.with_backslash[
-            allowed
-        ] if keys else doubtful
+        found = {token for rest in rests for _, token in self._spelling(rest)}
+        if len(found) > MAX_LIKELY:
+            return set(), ~doubtful
+        likely = np.intersect1d(sorted(found), allowed)
+        return set(likely.tolist()), self.vocabulary.with_backslash[allowed] if keys else doubtful
 
-    def _spelling(self, text: bytes) -> Iterator[int]:
-        """The tokens that a text begins with."""
+    def _spelling(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """The tokens that a text begins with, each behind its length."""
         trie = self.vocabulary.trie
         node = int(trie.root[text[0]]) if text else -1
         for length in range(1, len(text) + 1):
@@ -149,7 +151,7 @@ class DistinctRows:
                 return
             token = int(trie.token[node])
             while token >= 0:
-                yield token
+                yield length, token
                 token = int(trie.same[token])
             node = walks.child(trie, node, text[length]) if length < len(text) else -1
 
@@ -173,18 +175,9 @@ class DistinctRows:
         """Set what the first tokens of a shortest way need: that way stays open when the budget is as small."""
         pieces = self._completion(place)
         costs = self._costs(pieces)
-        trie = self.vocabulary.trie
-        node = int(trie.root[pieces[0]]) if pieces and isinstance(pieces[0], int) else -1
-        for length in range(1, len(costs)):
-            if node < 0:
-                return
-            token = int(trie.token[node])
-            while token >= 0:
-                if costs[length] == costs[0] - 1:
-                    needed[np.searchsorted(allowed, token)] = costs[length]
-                token = int(trie.same[token])
-            follows = pieces[length] if length < len(pieces) else ""
-            node = walks.child(trie, node, follows) if isinstance(follows, int) else -1
+        for length, token in self._spelling(bytes(takewhile(lambda piece: isinstance(piece, int), pieces))):  # type: ignore[arg-type]
+            if costs[length] == costs[0] - 1:
+                needed[np.searchsorted(allowed, token)] = costs[length]
 
     def run(self, place: Watched, token: int | None) -> Run:
         """As `TokenRows.run`."""
