@@ -6,9 +6,13 @@ JavaScript write floats: then exponents alone order numbers, whatever their digi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from math import gcd
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.charset import DIGITS, CharSet
@@ -27,6 +31,7 @@ from routine_grammar.grammar.pattern import (
     optional,
 )
 
+MAX_FLOAT = Decimal(sys.float_info.max)
 MAX_DIGITS = 400  # of a bound, written out: the largest float has 309
 MAX_DIVISOR = 5_000  # without its factors of ten: each rest is a state
 _MANTISSA = 17  # the most digits that a float is written with
@@ -305,3 +310,29 @@ def _multiples_with_exponent(multiple: Decimal) -> Pattern:
         digits = both(concat(_NOT_ZERO, fraction), Multiple(divisor)) if divisor > 1 else concat(_NOT_ZERO, fraction)
         ways.append(concat(digits, _E, _exponents(least + count, None)))
     return concat(_SIGN, either(*ways))
+
+
+def number_spellings(value: float) -> list[str]:
+    """A number as a whole one, with a point, and as libraries write a float; zero with either sign."""
+    decimal = decimal_of(value)
+    texts = [json.dumps(value)]
+    if decimal == decimal.to_integral_value():
+        texts += [f"{decimal:.0f}", f"{decimal:.1f}"]
+    if abs(decimal) <= MAX_FLOAT and decimal_of(float(decimal)) == decimal:
+        texts.append(repr(float(decimal)))
+    texts = [text.removeprefix("-") if decimal == 0 else text for text in texts]
+    return list(dict.fromkeys([*texts, *(f"-{text}" for text in texts if decimal == 0)]))
+
+
+def least_common(multiples: Iterable[Decimal]) -> Decimal:
+    """The least common multiple of decimal numbers."""
+    found = Fraction(0)
+    for multiple in multiples:
+        one = Fraction(multiple)
+        if not found:
+            found = one
+        else:
+            scale = found.denominator * one.denominator // gcd(found.denominator, one.denominator)
+            mine, others = int(found * scale), int(one * scale)
+            found = Fraction(mine * others // gcd(mine, others), scale)
+    return Decimal(found.numerator) / Decimal(found.denominator)

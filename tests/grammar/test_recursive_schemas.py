@@ -189,3 +189,21 @@ def test_names_of_definitions_are_not_taken_for_those_of_denials() -> None:
         *(f'{{"x": {text}}}' for text in ("null", "true", '"a"', "1", "[]")),
         *(f'{{"y": {text}}}' for text in ("null", "true", '"a"', "1", "[]", "[[], []]", "[[], [], []]")),
     )
+
+
+def test_what_comes_within_itself_as_shapes_meet_is_a_rule() -> None:
+    """A property that is neither a number nor an object of such properties: denied again and again, it is the same one."""
+    other = {"oneOf": [{"type": "integer"}, {"$ref": "#/$defs/a"}, True]}
+    within = {"type": "object", "properties": {"p": {"type": "null"}}, "additionalProperties": other}
+    a = {"type": "object", "properties": {"r": within}, "additionalProperties": False}
+    agree(
+        {"$ref": "#/$defs/a", "$defs": {"a": a}},
+        "{}",
+        '{"r": {}}',
+        '{"r": {"q": "x"}}',
+        '{"r": {"q": 1}}',
+        '{"r": {"q": {}}}',
+        '{"r": {"q": {"r": {"q": 1}}}}',
+        '{"r": {"q": {"r": {"q": {}}}}}',
+        '{"r": {"q": {"s": 1}}}',
+    )

@@ -81,6 +81,12 @@ class Algebra:
                 case _:
                     return found
 
+    def name_of(self, kind: Kind) -> str:
+        """A name for a kind."""
+        name = self._names.of_meeting(Meeting(frozenset(), kind))
+        assert name is not None
+        return name
+
     def _shape(self, name: str) -> Shape:
         made = self._names.get(name)
         if made is None:

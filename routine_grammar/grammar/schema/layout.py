@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
-from fractions import Fraction
-from math import gcd
 from typing import Any
 
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
-from routine_grammar.grammar.json_number import decimal_of
+from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
@@ -51,7 +46,6 @@ from routine_grammar.grammar.unit_automaton import automaton_of
 
 MAX_LEAST = 8  # distinct items that have to be there
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
-MAX_FLOAT = Decimal(sys.float_info.max)
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
 
@@ -86,6 +80,7 @@ class Layout:
         self._of_name: dict[str, str] = {}
         self._nothing: dict[str, NothingAllowed] = {}  # names that turned out to have no value, and why
         self._pending: list[str] = []
+        self._under_way: set[Array | Object] = set()
         self._any: dict[str, str] = {}
         self._last_number: dict[str, int] = {}
         self._shared: dict[tuple[str, Node], Call] = {}
@@ -164,10 +159,18 @@ class Layout:
                 return self._number(kind)
             case String():
                 return self.string(kind)
-            case Array():
-                return self._array(kind)
-            case Object():
-                return self._object(kind)
+            case Array() | Object():
+                return self._compound(kind)
+
+    def _compound(self, kind: Array | Object) -> Node:
+        """An array or object; one within itself, as meetings of recursive shapes come to be, is called by a name."""
+        if kind in self._under_way:
+            return self._named(self._algebra.name_of(kind))
+        self._under_way.add(kind)
+        try:
+            return self._array(kind) if isinstance(kind, Array) else self._object(kind)
+        finally:
+            self._under_way.discard(kind)
 
     def _named(self, name: str) -> Node:
         if name in self._nothing:
@@ -221,7 +224,7 @@ class Layout:
             case bool():
                 return value_literal(value, self._form)
             case int() | float():
-                return choice(*map(Literal, _number_spellings(value)))
+                return choice(*map(Literal, number_spellings(value)))
             case list() if value:
                 return sequence(Literal("["), *_separated(map(self._any_spelling, value)), Literal("]"))
             case dict() if value:
@@ -267,7 +270,7 @@ class Layout:
             high=str(high.value) if high is not None else "",
             low_is_open=low is not None and low.is_open,
             high_is_open=high is not None and high.is_open,
-            multiple=str(_least_common(kind.multiples)) if kind.multiples else "",
+            multiple=str(least_common(kind.multiples)) if kind.multiples else "",
             is_integer=kind.is_integer,
             never=tuple(map(str, sorted(kind.never))),
             form=form,
@@ -465,29 +468,3 @@ def _separated(items: Iterable[Node]) -> list[Node]:
 
 def _listed(item: Node) -> Node:
     return sequence(item, Repeat(sequence(_COMMA, item)))
-
-
-def _number_spellings(value: float) -> list[str]:
-    """A number as a whole one, with a point, and as libraries write a float; zero with either sign."""
-    decimal = decimal_of(value)
-    texts = [json.dumps(value)]
-    if decimal == decimal.to_integral_value():
-        texts += [f"{decimal:.0f}", f"{decimal:.1f}"]
-    if abs(decimal) <= MAX_FLOAT and decimal_of(float(decimal)) == decimal:
-        texts.append(repr(float(decimal)))
-    texts = [text.removeprefix("-") if decimal == 0 else text for text in texts]
-    return list(dict.fromkeys([*texts, *(f"-{text}" for text in texts if decimal == 0)]))
-
-
-def _least_common(multiples: Any) -> Decimal:
-    """The least common multiple of decimal numbers."""
-    found = Fraction(0)
-    for multiple in multiples:
-        one = Fraction(multiple)
-        if not found:
-            found = one
-        else:
-            scale = found.denominator * one.denominator // gcd(found.denominator, one.denominator)
-            mine, others = int(found * scale), int(one * scale)
-            found = Fraction(mine * others // gcd(mine, others), scale)
-    return Decimal(found.numerator) / Decimal(found.denominator)
