@@ -13,10 +13,10 @@ from routine_grammar.automaton.distinct import Watch
 from routine_grammar.automaton.tracing import Way, trace
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.schema.documents import Place, document
-from routine_grammar.grammar.schema.meeting import found_in
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText
 from routine_grammar.grammar.tree import Call, Grammar, Leaf, Literal, Marker
 from routine_grammar.grammar.tree import Sequence as Row
+from routine_grammar.patterns.reader import found_in
 from routine_grammar.routine.tools import Tool
 
 MAX_SHOWN = 20  # ways to go on

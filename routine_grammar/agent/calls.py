@@ -101,7 +101,7 @@ def _checked_call(graph: Graph, tool: Tool, memory: VariableMemory, taken: Taken
 
 
 def _misfit_to_tool(value: Any, schema: Mapping[str, Any] | None) -> str | None:
-    """`misfit` to a schema of a tool; what can't be judged here, such as a pattern, the tool's server judges itself."""
+    """`misfit` to a schema of a tool; what can't be judged here, such as a pattern that is too large, its server judges."""
     try:
         return misfit(value, schema)
     except UnsupportedSchemaError:

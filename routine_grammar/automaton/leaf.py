@@ -20,7 +20,7 @@ from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, t
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
-from routine_grammar.grammar.unit_automaton import automaton_of, quoted
+from routine_grammar.patterns.automaton import automaton_of, quoted
 
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
 MAX_STATES = COUNTED

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.errors import GrammarTooLargeError
-from routine_grammar.grammar.charset import ESCAPED
-from routine_grammar.grammar.json_escapes import SHORT_ESCAPES
-from routine_grammar.grammar.unit_automaton import DEAD, UnitAutomaton
+from routine_grammar.patterns.automaton import DEAD, UnitAutomaton
+from routine_grammar.patterns.charset import ESCAPED
+from routine_grammar.patterns.json_escapes import SHORT_ESCAPES
 
 MAX_LEAF_STATES = 50_000
 # Of the characters of 1 to 4 bytes: the first and the last, the first byte's base, and how many bytes follow.

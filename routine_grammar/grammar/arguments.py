@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_text import JsonForm, value_literal
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.raw_text import raw_pattern
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.shapes import Anything, Kind, Named, Number, Shape, String, Value, type_of
 from routine_grammar.grammar.terminals import RawText, automaton_of_terminal
 from routine_grammar.grammar.tree import EMPTY, Choice, Leaf, Literal, Node, Optional, choice, sequence
+from routine_grammar.patterns.text import escape
 
 _MAX_REFERENCES = 16
 

@@ -7,12 +7,12 @@ right-recursive, never a group under a star, and never two ways to read the same
 from __future__ import annotations
 
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.charset import CHARS, CharSet
-from routine_grammar.grammar.json_escapes import escapes_of
-from routine_grammar.grammar.pattern import Chars, Concat, Either, Pattern, Times
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Node, Optional, Repeat, Sequence
-from routine_grammar.grammar.unit_automaton import UnitAutomaton, automaton_of, quoted
+from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
+from routine_grammar.patterns.charset import CHARS, CharSet
+from routine_grammar.patterns.json_escapes import escapes_of
+from routine_grammar.patterns.pattern import Chars, Concat, Either, Pattern, Times
 
 ROOT = "root"
 

@@ -15,8 +15,8 @@ from fractions import Fraction
 from math import gcd
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.charset import DIGITS, CharSet
-from routine_grammar.grammar.pattern import (
+from routine_grammar.patterns.charset import DIGITS, CharSet
+from routine_grammar.patterns.pattern import (
     EMPTY,
     NOTHING,
     Chars,

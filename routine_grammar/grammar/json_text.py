@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.pattern_text import escape, trie_of
 from routine_grammar.grammar.terminals import JsonString
 from routine_grammar.grammar.tree import Leaf, Literal, Node, choice
+from routine_grammar.patterns.text import escape, trie_of
 
 _HEX = "[0-9a-fA-F]"
 _SHORT_ESCAPE = r"\\[\"\\/bfnrt]"

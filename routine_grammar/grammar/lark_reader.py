@@ -19,8 +19,6 @@ from lark.exceptions import UnexpectedInput
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.lark_text import MARKER_SUFFIX
-from routine_grammar.grammar.pattern_reader import read_terminal
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.tree import (
     Call,
     Choice,
@@ -37,6 +35,8 @@ from routine_grammar.grammar.tree import (
     sequence,
     walk,
 )
+from routine_grammar.patterns.reader import read_terminal
+from routine_grammar.patterns.text import escape
 
 MAX_LARK_CHARS = 4 * 2**20
 MAX_INSTANCES = 1_000  # rules that templates become

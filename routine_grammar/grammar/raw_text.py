@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from routine_grammar.grammar.pattern_text import escape, trie_of
+from routine_grammar.patterns.text import escape, trie_of
 
 WORDS = ("parameter", "function", "tool_call", "think", "|")
 _SPACE = "\t\n\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"

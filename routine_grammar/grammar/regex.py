@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.terminal_text import terminal_to_regex
 from routine_grammar.grammar.tree import (
     Call,
@@ -19,6 +18,7 @@ from routine_grammar.grammar.tree import (
     Repeat,
     Sequence,
 )
+from routine_grammar.patterns.text import escape
 
 MAX_REGEX_CHARS = 4 * 2**20
 

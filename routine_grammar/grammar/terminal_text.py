@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from routine_grammar.grammar.json_text import string_pattern
-from routine_grammar.grammar.pattern import Chars, Not, Pattern, Times, both
-from routine_grammar.grammar.pattern_reader import read_whole
-from routine_grammar.grammar.pattern_text import as_expression, pattern_to_regex
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText, Terminal
-from routine_grammar.grammar.terms import has_edges
-from routine_grammar.grammar.unit_automaton import is_empty
+from routine_grammar.patterns.automaton import is_empty
+from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
+from routine_grammar.patterns.reader import read_whole
+from routine_grammar.patterns.terms import has_edges
+from routine_grammar.patterns.text import as_expression, pattern_to_regex
 
 _SIGIL = "^"
 

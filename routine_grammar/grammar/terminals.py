@@ -11,9 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.charset import CHARS, CharSet
 from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
-from routine_grammar.grammar.pattern import (
+from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
+from routine_grammar.patterns.charset import CHARS, CharSet
+from routine_grammar.patterns.pattern import (
     Both,
     Boundary,
     Chars,
@@ -26,8 +27,7 @@ from routine_grammar.grammar.pattern import (
     concat,
     literal,
 )
-from routine_grammar.grammar.pattern_reader import read_search, read_terminal
-from routine_grammar.grammar.unit_automaton import UnitAutomaton, automaton_of, quoted
+from routine_grammar.patterns.reader import read_search, read_terminal
 
 _AS_THEY_ARE = CHARS - CharSet.chars('"\\') - CharSet.of((0, 0x1F))
 _ANYTHING = Times(Chars(CHARS | CHARS.escapes), 0, None)

@@ -23,7 +23,6 @@ from routine_grammar.errors import (
 from routine_grammar.grammar.arguments import Arguments, arguments_of
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
-from routine_grammar.grammar.pattern_text import beginning_otherwise
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
 from routine_grammar.grammar.schema.layout import LeafNames
 from routine_grammar.grammar.schema.reading import ANNOTATIONS
@@ -39,6 +38,7 @@ from routine_grammar.grammar.tree import (
     choice,
     sequence,
 )
+from routine_grammar.patterns.text import beginning_otherwise
 from routine_grammar.routine import model
 from routine_grammar.routine.checks import key_is_compatible
 from routine_grammar.routine.graph import Graph, Move, Successors

@@ -1,7 +1,7 @@
 """JSON Schemas applied to JSON values, and the local references and pointers inside them.
 
-A schema never fetches anything: a reference that leaves it is a `SchemaError`. Nor does it run its regular expressions,
-which may take exponential time: a value that they decide on can't be judged. Knows no Routine and no tool.
+A schema never fetches anything: a reference that leaves it is a `SchemaError`. Nor does it run its regular expressions, which
+may take exponential time: automata find them, as in a grammar. Knows no Routine and no tool.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import jsonschema.exceptions
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.patterns.reader import found_in
 
 EVERY_ITEM = "*"  # in a pointer
 
@@ -28,7 +29,6 @@ _INDEX = re.compile("0|[1-9][0-9]*")
 _BAD_ESCAPE = re.compile("~(?![01])")
 
 _DATA_KEYWORDS = frozenset({"const", "enum", "default", "examples"})
-_MATCHING = ("pattern", "patternProperties", "additionalProperties", "unevaluatedProperties")  # they run regular expressions
 
 
 def value_fits(value: object, schema: Mapping[str, Any] | None) -> bool:
@@ -39,7 +39,7 @@ def value_fits(value: object, schema: Mapping[str, Any] | None) -> bool:
 def misfit(value: object, schema: Mapping[str, Any] | None) -> str | None:
     """Return why a JSON value is invalid against a schema, or None where it is valid.
 
-    Raises `SchemaError` where the schema can't be applied, `UnsupportedSchemaError` where a regular expression decides.
+    Raises `SchemaError` where the schema can't be applied, `UnsupportedSchemaError` where a pattern that is too large decides.
     """
     if not schema:
         return None
@@ -152,18 +152,11 @@ def _validator(schema: Mapping[str, Any]) -> Validator:
 
 @cache
 def _without_regex(kind: Any) -> Any:
-    """A draft's validator that raises `UnsupportedSchemaError` in place of matching a regular expression."""
-
-    def guarded(keyword: str) -> Any:
-        plain = kind.VALIDATORS[keyword]
-
-        def judge(validator: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
-            _refuse_regex(keyword, instance, schema)
-            return plain(validator, value, instance, schema) or iter(())
-
-        return judge
-
-    safe: Any = cast(Any, extend)(kind, {keyword: guarded(keyword) for keyword in _MATCHING if keyword in kind.VALIDATORS})
+    """A draft's validator that finds patterns by automata and never runs a regular expression."""
+    ours = {keyword: judge for keyword, judge in _MATCHING.items() if keyword in kind.VALIDATORS}
+    if "unevaluatedProperties" in kind.VALIDATORS:
+        ours["unevaluatedProperties"] = _guarded(kind.VALIDATORS["unevaluatedProperties"])
+    safe: Any = cast(Any, extend)(kind, ours)
     evolve = safe.evolve
 
     def evolved(self: Any, **changes: Any) -> Any:
@@ -178,16 +171,54 @@ def _without_regex(kind: Any) -> Any:
     return safe
 
 
-def _refuse_regex(keyword: str, instance: object, schema: Mapping[str, Any]) -> None:
-    match keyword:
-        case "pattern":
-            matched = "pattern" if isinstance(instance, str) else None
-        case "unevaluatedProperties":  # it looks into the schemas below it, and where references lead
-            text = json.dumps(schema, default=repr)
-            found = any(f'"{name}"' in text for name in ("patternProperties", "$ref", "$dynamicRef", "$recursiveRef"))
-            matched = keyword if found and isinstance(instance, dict) else None
-        case _:
-            matched = "patternProperties" if isinstance(instance, dict) and schema.get("patternProperties") else None
-    if matched is not None:
-        message = f"keyword {matched!r} can't be judged: a regular expression may take exponential time"
-        raise UnsupportedSchemaError(message, pointer=f"/{matched}", keyword=matched)
+def _found(keyword: str, pattern: str, text: str) -> bool:
+    try:
+        return found_in(pattern, text)
+    except GrammarError as error:
+        raise UnsupportedSchemaError(f"{keyword!r} can't be judged: {error}", pointer=f"/{keyword}", keyword=keyword) from error
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not _found("pattern", pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    if isinstance(instance, dict):
+        for pattern, inner in patterns.items():
+            for name, value in instance.items():
+                if _found("patternProperties", pattern, name):
+                    yield from validator.descend(value, inner, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, inner: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    if not isinstance(instance, dict):
+        return
+    declared, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    others = [
+        name
+        for name in instance
+        if name not in declared and not any(_found("patternProperties", pattern, name) for pattern in patterns)
+    ]
+    if inner is False and others:
+        yield ValidationError(f"additional properties are not allowed ({', '.join(map(repr, others))})")
+    elif isinstance(inner, Mapping):
+        for name in others:
+            yield from validator.descend(instance[name], inner, path=name)
+
+
+_MATCHING = {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties}
+
+
+def _guarded(plain: Any) -> Any:
+    """`unevaluatedProperties`, which looks into the schemas below it and where references lead: no patterns may be there."""
+
+    def judge(validator: Any, value: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+        text = json.dumps(schema, default=repr) if isinstance(instance, dict) else ""
+        if any(f'"{name}"' in text for name in ("patternProperties", "$ref", "$dynamicRef", "$recursiveRef")):
+            keyword = "unevaluatedProperties"
+            message = f"{keyword!r} can't be judged beside references and patterns of names"
+            raise UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)
+        return plain(validator, value, instance, schema) or iter(())
+
+    return judge

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.json_number import Bound, decimal_of, number_pattern
-from routine_grammar.grammar.pattern_text import as_expression, pattern_to_regex
-from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
+from routine_grammar.patterns.automaton import automaton_of, is_empty
+from routine_grammar.patterns.text import as_expression, pattern_to_regex
 from tests.scale import SCALE
 
 decimals = st.one_of(

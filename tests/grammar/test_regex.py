@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from routine_grammar.api import compile_lark, compile_regex
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
+from routine_grammar.patterns.text import escape
 
 TEXT = "ab0é"
 atoms = st.sampled_from(("a", "b", "ab", "é", "[ab]", "[^a]", "[a-bé]", "[0-9]", ".", "(?:)", r"\x61", r"\.", r"[^\x00-a]"))

@@ -10,10 +10,8 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.schema.denying import denied_kind
 from routine_grammar.grammar.schema.meeting import (
-    found_in,
     least,
     meet_numbers,
     meet_strings,
@@ -44,6 +42,8 @@ from routine_grammar.grammar.schema.shapes import (
     type_of,
     type_of_value,
 )
+from routine_grammar.patterns.reader import found_in
+from routine_grammar.patterns.text import escape
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000

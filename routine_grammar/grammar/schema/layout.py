@@ -42,7 +42,7 @@ from routine_grammar.grammar.tree import (
     cut,
     sequence,
 )
-from routine_grammar.grammar.unit_automaton import automaton_of
+from routine_grammar.patterns.automaton import automaton_of
 
 MAX_LEAST = 8  # distinct items that have to be there
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one

@@ -8,11 +8,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.pattern import Not, Pattern, both
-from routine_grammar.grammar.pattern_reader import read_search
-from routine_grammar.grammar.pattern_text import escape
 from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
-from routine_grammar.grammar.unit_automaton import automaton_of, is_empty
+from routine_grammar.patterns.automaton import is_empty
+from routine_grammar.patterns.pattern import Not, Pattern, both
+from routine_grammar.patterns.reader import found_in, read_search
+from routine_grammar.patterns.text import escape
 
 
 def least(one: int | None, other: int | None) -> int | None:
@@ -66,11 +66,6 @@ def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
 def one_of(names: list[str]) -> str:
     """An expression of JSON Schema that is found in these texts alone."""
     return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
-
-
-def found_in(pattern: str, text: str) -> bool:
-    """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
-    return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
 
 
 def number_holds(kind: Number, value: float) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.pattern_reader import read_search
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.formats import INTEGERS, NAMES, SAYS_NOTHING, format_of
 from routine_grammar.grammar.schema.shapes import Kind, Number, Shape, String
+from routine_grammar.patterns.reader import read_search
 
 Meet = Callable[[Shape, Shape], Shape]
 

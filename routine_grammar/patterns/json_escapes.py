@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from routine_grammar.grammar.charset import HEX, CharSet, Ranges
-from routine_grammar.grammar.pattern import Chars, Pattern, Times, concat, either, literal
+from routine_grammar.patterns.charset import HEX, CharSet, Ranges
+from routine_grammar.patterns.pattern import Chars, Pattern, Times, concat, either, literal
 
 SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 

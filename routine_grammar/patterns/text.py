@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.charset import CHARS, CharSet
-from routine_grammar.grammar.json_escapes import escapes_of
-from routine_grammar.grammar.pattern import (
+from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of
+from routine_grammar.patterns.charset import CHARS, CharSet
+from routine_grammar.patterns.json_escapes import escapes_of
+from routine_grammar.patterns.pattern import (
     EMPTY,
     NOTHING,
     Both,
@@ -28,7 +29,6 @@ from routine_grammar.grammar.pattern import (
     either,
     optional,
 )
-from routine_grammar.grammar.unit_automaton import UnitAutomaton, automaton_of
 
 MAX_TEXT_CHARS = 2**20
 MAX_ITEMS = 100_000

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.errors import GrammarTooLargeError
-from routine_grammar.grammar.charset import UNITS, CharSet
-from routine_grammar.grammar.pattern import Both, Boundary, Chars, Concat, Edge, Either, Multiple, Not, Pattern, Times
+from routine_grammar.patterns.charset import UNITS, CharSet
+from routine_grammar.patterns.pattern import Both, Boundary, Chars, Concat, Edge, Either, Multiple, Not, Pattern, Times
 
 NOTHING, EMPTY, ALL, START, END = range(5)
 MAX_TERMS = 400_000

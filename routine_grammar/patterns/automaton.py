@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.grammar.charset import CHARS, UNITS, CharSet
-from routine_grammar.grammar.pattern import Chars, Pattern, Times, both
-from routine_grammar.grammar.terms import Classes, Place, Terms, has_complement, reached, sets_of
+from routine_grammar.patterns.charset import CHARS, UNITS, CharSet
+from routine_grammar.patterns.pattern import Chars, Pattern, Times, both
+from routine_grammar.patterns.terms import Classes, Place, Terms, has_complement, reached, sets_of
 
 DEAD = -1
 NEVER = 1 << 40

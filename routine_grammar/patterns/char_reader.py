@@ -6,8 +6,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.charset import CHARS, DIGITS, HEX, NO_CHARS, CharSet, either_case, matching
-from routine_grammar.grammar.unicode_properties import unicode_property
+from routine_grammar.patterns.charset import CHARS, DIGITS, HEX, NO_CHARS, CharSet, either_case, matching
+from routine_grammar.patterns.unicode_properties import unicode_property
 
 MAX_PATTERN_CHARS = 200_000
 _LETTERS = CharSet.of((ord("a"), ord("z")), (ord("A"), ord("Z")))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from routine_grammar.grammar.charset import CHARS, CharSet
+from routine_grammar.patterns.charset import CHARS, CharSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
-from routine_grammar.grammar.charset import CHARS, HEX, NO_CHARS, CharSet, matching
+from routine_grammar.patterns.charset import CHARS, HEX, NO_CHARS, CharSet, matching
 
 
 @cache

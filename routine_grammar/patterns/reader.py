@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from routine_grammar.errors import GrammarTooLargeError
-from routine_grammar.grammar.char_reader import CharReader, Dialect, Ecma, Python
-from routine_grammar.grammar.charset import CHARS, ESCAPED, CharSet, either_case
-from routine_grammar.grammar.pattern import (
+from routine_grammar.patterns.automaton import are_disjoint, automaton_of
+from routine_grammar.patterns.char_reader import CharReader, Dialect, Ecma, Python
+from routine_grammar.patterns.charset import CHARS, ESCAPED, CharSet, either_case
+from routine_grammar.patterns.pattern import (
     EMPTY,
     TEXT,
     Both,
@@ -30,7 +31,6 @@ from routine_grammar.grammar.pattern import (
     either,
     optional,
 )
-from routine_grammar.grammar.unit_automaton import are_disjoint
 
 MAX_REPEAT = 100_000
 _MAX_DEPTH = 100
@@ -89,6 +89,11 @@ def read_search(text: str) -> Pattern:
     if reader.looks:
         return concat(TEXT, reader.followed(pattern, TEXT))
     return either(*map(_found, pattern.items if isinstance(pattern, Either) else (pattern,)))
+
+
+def found_in(pattern: str, text: str) -> bool:
+    """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
+    return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
 
 
 def _found(pattern: Pattern) -> Pattern:

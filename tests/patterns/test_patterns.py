@@ -12,9 +12,10 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.charset import CHARS, ESCAPED, CharSet, matching
-from routine_grammar.grammar.json_escapes import escapes_of
-from routine_grammar.grammar.pattern import (
+from routine_grammar.patterns.automaton import are_disjoint, automaton_of, is_empty
+from routine_grammar.patterns.charset import CHARS, ESCAPED, CharSet, matching
+from routine_grammar.patterns.json_escapes import escapes_of
+from routine_grammar.patterns.pattern import (
     TEXT,
     Chars,
     Edge,
@@ -28,10 +29,9 @@ from routine_grammar.grammar.pattern import (
     literal,
     words,
 )
-from routine_grammar.grammar.pattern_reader import read_search, read_terminal, read_whole
-from routine_grammar.grammar.pattern_text import as_expression, char_class, pattern_to_regex
-from routine_grammar.grammar.unicode_properties import unicode_property
-from routine_grammar.grammar.unit_automaton import are_disjoint, automaton_of, is_empty
+from routine_grammar.patterns.reader import read_search, read_terminal, read_whole
+from routine_grammar.patterns.text import as_expression, char_class, pattern_to_regex
+from routine_grammar.patterns.unicode_properties import unicode_property
 from tests.grammar.expressions import expressions, texts
 from tests.scale import SCALE
 

@@ -1,0 +1,1 @@
+"""Regular expressions as languages: read, told apart, run on a text in time that grows with it. Knows no schema."""
