@@ -103,9 +103,9 @@ class CharReader:
                 return replace(self._flags, ignores_case=on)
             case "s":
                 return replace(self._flags, dot_is_all=on)
-            case "a" if on:
+            case "a" if on and isinstance(self._dialect, Python):
                 return replace(self._flags, is_ascii=True)
-            case "u" if on:
+            case "u" if on and isinstance(self._dialect, Python):
                 return replace(self._flags, is_ascii=False)
         raise self._declined(f"the flag or group `(?{letter}`")
 
@@ -121,7 +121,7 @@ class CharReader:
             return CHARS - self._dialect.kind(letter.lower(), self._flags)
         if letter in _CONTROLS:
             return CharSet.chars(_CONTROLS[letter])
-        if not letter.isalnum() and letter != "_":
+        if not letter.isalnum():
             return CharSet.chars(letter)
         if letter == "x":
             return self._code(2)
@@ -223,6 +223,8 @@ class CharReader:
         return CHARS - found if is_negative else found
 
     def _range(self, low: CharSet, high: CharSet) -> CharSet:
+        if isinstance(self._dialect, Ecma) and (len(low) > 1 or len(high) > 1):
+            return low | CharSet.chars("-") | high  # behind or before `\\w`: JavaScript takes it for a hyphen, without its `u`
         if len(low) != 1 or len(high) != 1 or low.ranges[0] > high.ranges[0]:
             raise self._declined("a range that has no two ends in order")
         return CharSet.of((low.ranges[0][0], high.ranges[0][1])) & CHARS

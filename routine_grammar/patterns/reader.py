@@ -250,8 +250,6 @@ class _Reader(CharReader):
     def _flagged(self, depth: int) -> bool:
         """Take flags, of the rest of the expression or of a group; whether it is the former."""
         start = self._place
-        if not isinstance(self._dialect, Python):
-            raise self._declined(f"a group that begins with `(?{self._next()}`")
         on = True
         while (letter := self._next()) and letter not in ":)":
             self._place += 1

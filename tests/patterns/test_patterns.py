@@ -110,6 +110,10 @@ def test_search_finds_what_re_finds(expression: str, candidates: list[str]) -> N
         ("^]}{$", "]}{", ""),
         (r"^(?!\d+$)[a-z0-9]+$", "1a", "11"),
         (r"^(?=.*\d)(?=.*[a-z]).{3,5}$", "a1b", "aab"),
+        (r"^[\w-.]+$", "a-.", "a/"),
+        (r"^[+-\d]+$", "1-+", ","),
+        (r"(?i)^a\_b(?-i:c)$", "A_Bc", "A_BC"),
+        (r"(?s)^.$", "\n", ""),
     ],
 )
 def test_javascript_apart_from_re(expression: str, found: str, missed: str) -> None:
@@ -127,7 +131,8 @@ def test_javascript_apart_from_re(expression: str, found: str, missed: str) -> N
         (r"(a)\1", r"a back-reference `\\1`"),
         (r"(?<x>a)\k<x>", r"a back-reference `\\k`"),
         ("(?<=a)b", "a look behind"),
-        ("(?i)a", r"a group that begins with `\(\?i`"),
+        ("a(?i)", "flags that are not at the beginning"),
+        ("(?u)a", r"the flag or group `\(\?u`"),
         (r"\p{Klingon}", "the property 'Klingon'"),
         (r"\ud800", "which is no character"),
         (r"\a", r"an escape `\\a`"),
