@@ -287,6 +287,12 @@ def test_identifiers(text: str) -> None:
             ["", "//a", "a", "http://a b", "http://a/<", ":a"],
         ),
         ("uri-reference", ["", "//a", "a/b", "#c", "?q"], ["a b", "\\\\\\\\a", "#a#b"]),
+        (
+            "iri",
+            ["http://b\u00fccher.example/\u00e4?\u00f6#\u4e2d", "urn:\U0001f600:b", "http://a/?\ue000"],
+            ["http://a/\ue000", "b\u00fccher", "\u00fc:b", "http://a \u00fc", "http://[\u00fc]"],
+        ),
+        ("iri-reference", ["", "//\u00fc", "\u00fc/b?\U00100000"], ["\u00fc b", "\ufffe", "#\ue000"]),
         ("byte", ["", "aGk=", "aGkh", "aA=="], ["a", "aG", "aGk", "a===", "aGk=aGk="]),
         ("uri-template", ["/a{b}", "{+a,b*}/c", "x{?q:3}"], ["{", "}", "{a", "{a b}", "<"]),
         ("json-pointer", ["", "/a~1b", "/"], ["a", "/~", "/~2"]),

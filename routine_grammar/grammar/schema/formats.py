@@ -45,24 +45,33 @@ _ATOM = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
 _QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
 EMAIL = rf"(?:{_ATOM}(?:\.{_ATOM})*|{_QUOTED})@(?:{HOSTNAME}|\[{IPV4}\]|\[IPv6:{IPV6}\])"
 _HEX = "%[0-9a-fA-F]{2}"
-_PCHAR = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|{_HEX})"
-_USER = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:-]|{_HEX})*"
-_NAME = f"(?:[a-zA-Z0-9._~!$&'()*+,;=-]|{_HEX})*"
-_HOST = rf"(?:\[(?:{IPV6}|[vV][0-9a-fA-F]+\.[a-zA-Z0-9._~!$&'()*+,;=:-]+)\]|{_NAME})"
-_AUTHORITY = f"(?:{_USER}@)?{_HOST}(?::[0-9]*)?"
-_PATH = f"(?:/{_PCHAR}*)*"
-_TAIL = rf"(?:\?(?:{_PCHAR}|[/?])*)?(?:#(?:{_PCHAR}|[/?])*)?"
-_ROOTED = f"//{_AUTHORITY}{_PATH}|/(?:{_PCHAR}+{_PATH})?"
-URI = f"[a-zA-Z][a-zA-Z0-9+.-]*:(?:{_ROOTED}|{_PCHAR}+{_PATH})?{_TAIL}"
-_NO_COLON = f"(?:[a-zA-Z0-9._~!$&'()*+,;=@-]|{_HEX})"
-URI_REFERENCE = f"(?:{URI}|(?:{_ROOTED}|{_NO_COLON}+{_PATH})?{_TAIL})"
+
+
+def _references(more: str, private: str) -> tuple[str, str]:
+    """URIs, and references to them, as RFC 3986 has them; with more characters, and some in queries alone, RFC 3987's IRIs."""
+    pchar = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:@{more}-]|{_HEX})"
+    user = f"(?:[a-zA-Z0-9._~!$&'()*+,;=:{more}-]|{_HEX})*"
+    name = f"(?:[a-zA-Z0-9._~!$&'()*+,;={more}-]|{_HEX})*"
+    no_colon = f"(?:[a-zA-Z0-9._~!$&'()*+,;=@{more}-]|{_HEX})"
+    host = rf"(?:\[(?:{IPV6}|[vV][0-9a-fA-F]+\.[a-zA-Z0-9._~!$&'()*+,;=:-]+)\]|{name})"
+    path = f"(?:/{pchar}*)*"
+    tail = rf"(?:\?(?:{pchar}|[/?{private}])*)?(?:#(?:{pchar}|[/?])*)?"
+    rooted = f"//(?:{user}@)?{host}(?::[0-9]*)?{path}|/(?:{pchar}+{path})?"
+    whole = f"[a-zA-Z][a-zA-Z0-9+.-]*:(?:{rooted}|{pchar}+{path})?{tail}"
+    return whole, f"(?:{whole}|(?:{rooted}|{no_colon}+{path})?{tail})"
+
+
+URI, URI_REFERENCE = _references("", "")
+_BASIC = r"\xa0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef"  # characters beyond ASCII, of the first plane
+_PLANES = "".join(rf"\u{{{plane:x}0000}}-\u{{{plane:x}fffd}}" for plane in range(1, 14))
+IRI, IRI_REFERENCE = _references(
+    rf"{_BASIC}{_PLANES}\u{{e1000}}-\u{{efffd}}", r"\u{e000}-\u{f8ff}\u{f0000}-\u{ffffd}\u{100000}-\u{10fffd}"
+)
 UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 BYTE = "(?:[a-zA-Z0-9+/]{4})*(?:[a-zA-Z0-9+/]{2}==|[a-zA-Z0-9+/]{3}=)?"
 _VARCHAR = f"(?:[a-zA-Z0-9_]|{_HEX})"
 _VARIABLE = rf"{_VARCHAR}(?:\.?{_VARCHAR})*(?::[1-9][0-9]{{0,3}}|\*)?"
-_LITERAL = (
-    rf"(?:[!#$&(-;=?-\[\]_a-z~\xa0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef\u{{e000}}-\u{{f8ff}}\u{{10000}}-\u{{10fffd}}]|{_HEX})"
-)
+_LITERAL = rf"(?:[!#$&(-;=?-\[\]_a-z~{_BASIC}\u{{e000}}-\u{{f8ff}}\u{{10000}}-\u{{10fffd}}]|{_HEX})"
 URI_TEMPLATE = rf"(?:{_LITERAL}|\{{[+#./;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*\}})*"
 JSON_POINTER = "(?:/(?:[^/~]|~[01])*)*"
 
@@ -77,6 +86,8 @@ _EXPRESSIONS = {
     "ipv6": IPV6,
     "uri": URI,
     "uri-reference": URI_REFERENCE,
+    "iri": IRI,
+    "iri-reference": IRI_REFERENCE,
     "uuid": UUID,
     "byte": BYTE,
     "uri-template": URI_TEMPLATE,
