@@ -207,3 +207,28 @@ def test_what_comes_within_itself_as_shapes_meet_is_a_rule() -> None:
         '{"r": {"q": {"r": {"q": {}}}}}',
         '{"r": {"q": {"s": 1}}}',
     )
+
+
+def test_dynamic_references_lead_where_the_way_there_began() -> None:
+    tree = {
+        "$id": "tree",
+        "$dynamicAnchor": "node",
+        "type": "object",
+        "properties": {"data": True, "children": {"type": "array", "items": {"$dynamicRef": "#node"}}},
+    }
+    strict = {"$id": "strict", "$dynamicAnchor": "node", "$ref": "tree", "unevaluatedProperties": False, "$defs": {"t": tree}}
+    texts = '{"children": [{"data": 1}]}', '{"children": [{"dat": 1}]}', '{"children": [{"children": [{"x": 1}]}]}'
+    agree(strict, *texts)
+    # The same tree, reached by itself and by what extends it: a name for each.
+    both = {"type": "object", "properties": {"a": {"$ref": "strict"}, "b": {"$ref": "tree"}}, "$defs": {"s": strict}}
+    agree(both, *(f'{{"{name}": {text}}}' for name in "ab" for text in texts), '{"a": 1}')
+
+
+def test_a_plain_reference_to_a_dynamic_anchor_stays_in_its_resource() -> None:
+    inner = {"$id": "inner", "$defs": {"s": {"$dynamicAnchor": "x", "type": "string"}}, "items": {"$ref": "#x"}}
+    schema = {"$id": "https://e.org/a", "$ref": "inner", "$defs": {"i": inner, "n": {"$dynamicAnchor": "x", "type": "null"}}}
+    automaton = Automaton(schema_to_grammar(schema))  # `jsonschema` has it lead on, against the specification
+    assert automaton.accepts(b'["a"]')
+    assert not automaton.accepts(b"[null]")
+    inner["items"] = {"$dynamicRef": "#x"}
+    agree(schema, '["a"]', "[null]", "[1]", "1")

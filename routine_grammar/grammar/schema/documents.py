@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import referencing.jsonschema
 from jsonschema_specifications import REGISTRY
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import InvalidAnchor, NoSuchAnchor, PointerToNowhere, Unresolvable
-from referencing.jsonschema import DRAFT202012, UnknownDialect, specification_with
+from referencing.jsonschema import DRAFT202012, DynamicAnchor, UnknownDialect, specification_with
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 
@@ -34,14 +34,32 @@ _ORDER = list(_DRAFTS.values())
 _SPELLED = re.compile(r"https?://json-schema[.-]org/(?:draft[-/](0[3467]|2019-09|2020-12)/)?schema#?")
 
 
+class Anchored(NamedTuple):
+    """A schema with an anchor, and the resolver of the resource that it is in."""
+
+    name: str
+    is_dynamic: bool
+    schema: Any
+    resolver: Any
+
+
+Scope = tuple[Anchored, ...]
+_AnchorsKnown = dict[int, tuple[Any, Scope]]  # by a resource's `id`; the resource itself is kept, so that no other has it
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A schema and where it stands; `pointer` is a JSON pointer for people, `draft` a specification of JSON Schema."""
+    """A schema and where it stands; `pointer` is a JSON pointer for people, `draft` a specification of JSON Schema.
+
+    `passed`: of the resources that led here by references, the first schema with each dynamic anchor.
+    """
 
     schema: Any
     pointer: str
     draft: Specification[Any]
     resolver: Any
+    passed: Scope = ()
+    _anchors: _AnchorsKnown = field(default_factory=dict)
 
     def at(self, *path: str | int) -> Place:
         """The schema below, by keywords, names and places in lists."""
@@ -51,8 +69,8 @@ class Place:
         pointer = self.pointer + "".join(f"/{escaped(part)}" for part in path)
         if isinstance(schema, Mapping) and isinstance(schema.get("$id" if self.is_from(6) else "id"), str):
             resource: Resource[Any] = self.draft.create_resource(schema)
-            return Place(schema, pointer, self.draft, self.resolver.in_subresource(resource))
-        return Place(schema, pointer, self.draft, self.resolver)
+            return Place(schema, pointer, self.draft, self.resolver.in_subresource(resource), self.scope, self._anchors)
+        return Place(schema, pointer, self.draft, self.resolver, self.passed, self._anchors)
 
     def is_from(self, draft: int) -> bool:
         """Whether the schema is of a draft (a number, or the year and month of the newer ones) or a later one."""
@@ -65,14 +83,50 @@ class Place:
         if not isinstance(reference, str):
             raise SchemaError(f"expected a reference, got {reference!r:.80}", pointer=at)
         try:
-            found = self.resolver.lookup(reference)
+            found = self._anchored(reference, keyword) or self.resolver.lookup(reference)
         except (NoSuchAnchor, InvalidAnchor, PointerToNowhere, ValueError, TypeError, AttributeError) as error:
             raise SchemaError(f"{keyword} {reference!r:.120} points to nothing", pointer=at) from error
         except Unresolvable as error:
             message = f"{keyword} {reference!r:.120} leads out of this schema, which is not supported"
             raise UnsupportedSchemaError(message, pointer=at, keyword=keyword) from error
         pointer = reference[1:] if reference == "#" or reference.startswith("#/") else at
-        return Place(found.contents, pointer, _draft_of(found.contents, at, self.draft), found.resolver)
+        schema = found.schema if isinstance(found, Anchored) else found.contents
+        return Place(schema, pointer, _draft_of(schema, at, self.draft), found.resolver, self.scope, self._anchors)
+
+    @property
+    def scope(self) -> Scope:
+        """The first schema with each dynamic anchor, in the resources that led here and in the own one."""
+        names = {anchored.name for anchored in self.passed}
+        own = self._anchors_of(self.resolver.lookup("#")) if self.is_from(202012) else ()
+        return (*self.passed, *(anchored for anchored in own if anchored.is_dynamic and anchored.name not in names))
+
+    def _anchored(self, reference: str, keyword: str) -> Anchored | None:
+        """What a reference by an anchor leads to in the drafts that have dynamic ones; None for any other."""
+        resource, mark, name = reference.partition("#")
+        if not self.is_from(202012) or not mark or not name or name.startswith("/"):
+            return None
+        anchors = self._anchors_of(self.resolver.lookup(resource or "#"))
+        found = next((anchored for anchored in anchors if anchored.name == name), None)
+        if found is not None and found.is_dynamic and keyword == "$dynamicRef":
+            return next((anchored for anchored in self.scope if anchored.name == name), found)
+        return found
+
+    def _anchors_of(self, resource: Any) -> Scope:
+        """The anchors of a resource, as a reference to the whole of it was resolved."""
+        schema, resolver = resource.contents, resource.resolver
+        if id(schema) not in self._anchors:
+            self._anchors[id(schema)] = schema, tuple(_anchors_in(DRAFT202012.create_resource(schema), resolver))
+        return self._anchors[id(schema)][1]
+
+
+def _anchors_in(resource: Resource[Any], resolver: Any) -> Iterator[Anchored]:
+    """The anchors in a resource, but for those in resources of their own."""
+    todo = [resource]
+    while todo:
+        part = todo.pop()
+        for anchor in part.anchors():
+            yield Anchored(anchor.name, isinstance(anchor, DynamicAnchor), part.contents, resolver)
+        todo += [inner for inner in part.subresources() if inner.id() is None]
 
 
 def escaped(part: str | int) -> str:
