@@ -19,8 +19,8 @@ from routine_grammar.automaton.nesting import Nestings
 from routine_grammar.automaton.points import END, MarksAhead, Points, Read
 from routine_grammar.automaton.reading import JUST_END, Ends, Gathering, Reading, size_of
 from routine_grammar.automaton.step import DEAD, ELEMENT, LIST, RETURN, SKELETON
-from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.tree import Distinct, Element, Grammar
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, UnsupportedSchemaError
+from routine_grammar.grammar.tree import Distinct, Element, Grammar, calls_of
 
 MAX_STATES = 1_000_000
 # What may be made and looked at at once to tell how a text may go on. Real schemas need ten states.
@@ -463,9 +463,12 @@ class Skeleton:
     def _require_unmarked(self, rule: str) -> None:
         """Raise where a rule would be read beside others and not be entered: what it leaves a mark for would not be watched."""
         tree = self._rules[rule]
-        if isinstance(tree, Distinct | Element):
-            told = f"rule {rule}: what else may stand there can't be told from a list of distinct elements"
-            raise GrammarError(f"{told}, or from one of them")
+        if isinstance(tree, Element):
+            tree = next(tree for tree in self._rules.values() if isinstance(tree, Distinct) and rule in calls_of(tree))
+        if isinstance(tree, Distinct):
+            keyword = tree.pointer.rpartition("/")[2]
+            message = f"{keyword!r} is not supported where something else may stand there as well (rule {rule})"
+            raise UnsupportedSchemaError(message, pointer=tree.pointer, keyword=keyword)
 
 
 def _others(firsts: list[int], position: int) -> int:

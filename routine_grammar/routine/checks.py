@@ -79,7 +79,7 @@ def key_is_compatible(key: MemoryKey, parameter_schema: Schema) -> bool:
     Raises `SchemaError` where a schema can't be applied.
     """
     if key.value is not UNKNOWN:
-        with suppress(UnsupportedSchemaError):  # a regular expression decides: what the type proves still holds
+        with suppress(UnsupportedSchemaError):  # what the type proves still holds
             return value_fits(key.value, parameter_schema)
     return assignable(key.schema, parameter_schema)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch, Watched
-from routine_grammar.errors import GrammarError
+from routine_grammar.errors import GrammarError, UnsupportedSchemaError
 from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from routine_grammar.grammar.schema.shapes import key_of, key_of_text
 from routine_grammar.grammar.tree import Call, Choice, Distinct, Element, Grammar, Literal, Node, Sequence
@@ -177,8 +177,18 @@ def test_a_list_that_can_not_be_told_from_others_is_refused() -> None:
         "element": Element(Choice((Literal("1"), Literal("2")))),
         "distinct": Distinct(Sequence((Literal("["), Call("element"), Literal("]"))), "/uniqueItems"),
     }
-    with pytest.raises(GrammarError, match="rule distinct"):
+    with pytest.raises(UnsupportedSchemaError, match=r"'uniqueItems' .* something else may stand there"):
         Automaton(Grammar(Choice((Call("distinct"), Literal("[]"))), rules))
+
+
+def test_a_list_is_told_from_others_by_its_first_item() -> None:
+    schema = {"anyOf": [unique({"type": "string"}), {"type": "array", "items": {"type": "integer"}, "minItems": 1}]}
+    watch, judge = Watch(Automaton(schema_to_grammar(schema))), jsonschema.Draft202012Validator(schema)
+    for text in ("[]", '["a"]', '["a", "b"]', '["a", "a"]', "[1, 1]", '["a", 1]', "[1, true]"):
+        assert watch.accepts(text.encode()) is judge.is_valid(json.loads(text)), text
+    with pytest.raises(UnsupportedSchemaError) as refused:
+        Automaton(schema_to_grammar({"anyOf": [{"type": "array", "items": {"maxLength": 2}}, unique({"type": "string"})]}))
+    assert (refused.value.pointer, refused.value.keyword) == ("/anyOf/1/uniqueItems", "uniqueItems")
 
 
 def test_a_list_that_is_not_the_whole_of_a_rule_is_refused() -> None:

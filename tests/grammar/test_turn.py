@@ -357,14 +357,19 @@ def test_a_live_key_that_no_step_could_write_is_refused(name: str) -> None:
         refund("").turn(memory=[MemoryKey(name, TEXT)])
 
 
-def test_a_key_whose_value_only_a_regular_expression_could_judge_fits_by_its_type() -> None:
-    code = {"type": "string", "pattern": "^(a+)+$"}
+@pytest.mark.parametrize(("pattern", "key"), [("^(a+)+$", "memory_9_good"), (r"^(a)\1$", "memory_input_code")])
+def test_a_key_fits_a_pattern_by_its_value_and_where_that_is_not_judged_by_its_type(pattern: str, key: str) -> None:
+    code = {"type": "string", "pattern": pattern}
     steps = (Step("", "Use it", tool="odd", arguments={"code": AnyKey()}),)
     plan = Routine("test", inputs=(Variable("code", code),), steps=steps)
     turn = compile_routine(plan, [tool("odd", ["code"], code=code)]).turn(
-        memory=[MemoryKey("memory_input_code", code, "a" * 40 + "!"), MemoryKey("memory_9_text", TEXT, "a" * 40 + "!")]
+        memory=[
+            MemoryKey("memory_input_code", code, "a" * 40 + "!"),
+            MemoryKey("memory_9_bad", TEXT, "a" * 40 + "!"),
+            MemoryKey("memory_9_good", TEXT, "a" * 40),
+        ]
     )
-    assert turn.forced == call("odd", code="memory_input_code")
+    assert turn.forced == call("odd", code=key)
 
 
 def test_the_types_of_all_keys_that_may_be_live_are_compared_at_once() -> None:

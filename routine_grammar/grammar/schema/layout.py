@@ -25,7 +25,6 @@ from routine_grammar.grammar.schema.shapes import (
     Shape,
     String,
     Value,
-    type_of,
 )
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal
 from routine_grammar.grammar.tree import (
@@ -133,12 +132,11 @@ class Layout:
         return choice(*ways)
 
     def _require_clear(self, shape: Shape) -> None:
-        """What is watched for equal elements is so from its bracket on: nothing else of its type may stand there."""
-        if len(shape.kinds) > 1 and any(map(_is_watched, shape.kinds)):
-            kinds = self._algebra.opened(shape).kinds
-            for kind in kinds:
-                if _is_watched(kind) and sum(type_of(other) == type_of(kind) for other in kinds) > 1:
-                    raise _declined(f"beside other {type_of(kind)}s", kind)
+        """Names that are watched are so from their object's bracket on: no other object may stand there."""
+        if len(shape.kinds) > 1 and any(isinstance(kind, Object) and _is_watched(kind) for kind in shape.kinds):
+            objects = [kind for kind in self._algebra.opened(shape).kinds if isinstance(kind, Object)]
+            if len(objects) > 1:
+                raise _declined("beside other objects", next(filter(_is_watched, objects)))
 
     def node_if_any(self, shape: Shape) -> Node | None:
         """The texts of a shape's values; None where there are none."""
@@ -348,10 +346,12 @@ class Layout:
         first = element(kind.prefix[0]) if own else more
         if first is None and kind.low:
             raise NothingAllowed("there is no item that the schema allows", pointer=kind.pointer)
-        filled = EMPTY if first is None else sequence(first, tail)
-        inner = filled if kind.low or first is None else Optional(filled)
-        whole = sequence(Literal("["), inner, Literal("]"))
-        return self._rule("distinct", Distinct(whole, f"{kind.pointer}/uniqueItems", kind.low))
+        if first is None:
+            return Literal("[]")
+        # The list begins at its first item, which may tell it from other arrays.
+        filled = Distinct(sequence(first, tail, Literal("]")), f"{kind.pointer}/uniqueItems", kind.low)
+        rest = self._rule("distinct", filled)
+        return sequence(Literal("["), rest if kind.low else choice(Literal("]"), rest))
 
     def _object(self, kind: Object) -> Node:
         free = (kind.members, kind.layers, kind.some, kind.names, kind.low, kind.high) == ((), (), (), ANYTHING, 0, None)
