@@ -28,6 +28,7 @@ from routine_grammar.grammar.schema.scalars import (
 )
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
+    CONSTANTS,
     NOTHING,
     Array,
     Contained,
@@ -51,6 +52,7 @@ MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than 
 MAX_UNIQUE = 10  # values of which each comes once as counts tell: every set of them is a state
 MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+_TYPES = ("null", "boolean", "number", "string", "array", "object")  # in the order of kinds
 OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 OF_STRINGS = ("minLength", "maxLength", "pattern", "format")
 OF_ARRAYS = ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems", "contains")
@@ -350,20 +352,18 @@ class Reader:
             return ANYTHING
         types = self._types(place)
         kinds: list[Kind] = []
-        for kind in everything(place.pointer):
-            of_type = type_of(kind)
-            if of_type == "number" and (types is None or {"number", "integer"} & set(types)):
-                kinds += number_of(place, self.algebra.meet, is_integer=types is not None and "number" not in types)
-            elif types is None or of_type in types:
-                match of_type:
-                    case "string":
-                        kinds += string_of(place, self.algebra.meet)
-                    case "array":
-                        kinds += self._array(place, nesting)
-                    case "object":
-                        kinds += self._object(place, nesting)
-                    case _:
-                        kinds.append(kind)
+        for of_type in _TYPES if types is None else [each for each in _TYPES if each in types or each == "number"]:
+            match of_type:
+                case "null" | "boolean":
+                    kinds += [each for each in CONSTANTS if type_of(each) == of_type]
+                case "number" if types is None or "number" in types or "integer" in types:
+                    kinds += number_of(place, self.algebra.meet, is_integer=types is not None and "number" not in types)
+                case "string":
+                    kinds += string_of(place, self.algebra.meet)
+                case "array":
+                    kinds += self._array(place, nesting)
+                case "object":
+                    kinds += self._object(place, nesting)
         if schema.get("nullable") is True and types is not None and "null" not in types:
             kinds.append(value_kind(None))
         return Shape(tuple(kinds))

@@ -46,7 +46,7 @@ def number_of(place: Place, meet: Meet, *, is_integer: bool) -> list[Kind]:
         most = 2 ** INTEGERS[name]
         kinds = meet(Shape((kind,)), Shape((Number(Bound(Decimal(-most)), Bound(Decimal(most - 1))),)))
         return list(kinds.kinds)
-    return list(meet(Shape((kind,)), Shape((Number(),))).kinds)
+    return [kind] if low is None or high is None else list(meet(Shape((kind,)), Shape((Number(),))).kinds)
 
 
 def _bound(place: Place, keyword: str, is_open: bool) -> Bound | None:

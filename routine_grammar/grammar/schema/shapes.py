@@ -253,12 +253,12 @@ def type_of_value(value: Any) -> str:
     return "array"
 
 
-_CONSTANTS = (value_kind(None), value_kind(True), value_kind(False))
+CONSTANTS = (value_kind(None), value_kind(True), value_kind(False))
 
 
 def everything(pointer: str = "") -> tuple[Kind, ...]:
     """Every value, by type."""
-    return (*_CONSTANTS, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
+    return (*CONSTANTS, Number(pointer=pointer), String(pointer=pointer), Array(pointer=pointer), Object(pointer=pointer))
 
 
 _FREE = {kind: type_of(kind) for kind in (Number(), String(), Array(), Array(looked_at=None), Object())}
