@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton import tables
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import EDGES, FORWARD, MARK, UNKNOWN, Tables
+from routine_grammar.automaton.step import EDGES_KNOWN, FORWARD, MARK, UNKNOWN
+from routine_grammar.automaton.tables import (
+    DISTANCE,
+    EDGE_LOW,
+    ENDS,
+    FORWARD_RETURN,
+    FORWARD_TO,
+    KIND,
+    SYMBOL_HIGH,
+    Addresses,
+    Handle,
+)
 
-S = TypeVar("S", bound=np.generic)
+Rows = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,124 +53,77 @@ class ExpandedState:
 
 
 class SkeletonArrays:
-    """Columns of states, edges and symbol edges. Only the skeleton writes; readers take `tables` anew after it did."""
+    """States, edges and symbol edges as rows of integers, which grow by replacement. Only the skeleton writes."""
 
-    def __init__(self) -> None:
-        self._states = 0
-        self._edges = 0
-        self._symbols = 0
-        self._kind = np.zeros(64, np.uint8)
-        self._ends = np.zeros(64, np.bool_)
-        self._distance, self._forward, self._forward_return = (np.zeros(64, np.int32) for _ in range(3))
-        self._edge_low, self._edge_high, self._symbol_low, self._symbol_high = (np.zeros(64, np.int32) for _ in range(4))
-        self._edge_byte = np.zeros(256, np.uint8)
-        self._edge_enters = np.zeros(256, np.bool_)
-        self._edge_target, self._edge_return = (np.zeros(256, np.int32) for _ in range(2))
-        self._symbol, self._symbol_target = (np.zeros(16, np.int32) for _ in range(2))
+    def __init__(self, library: LeafLibrary) -> None:
+        self._count = [0, 0, 0]  # states, edges, symbol edges
+        self._library = library
+        self._addresses = Addresses(4)
+        self._addresses.set_handle(tables.LIBRARY, library.addresses)
+        self._states = self._kept(tables.STATES, np.zeros((64, tables.STATE_COLUMNS), np.int32))
+        self._edges = self._kept(tables.EDGES, np.zeros((256, tables.EDGE_COLUMNS), np.int32))
+        self._symbols = self._kept(tables.SYMBOLS, np.zeros((16, tables.SYMBOL_COLUMNS), np.int32))
 
-    def tables(self, library: LeafLibrary) -> Tables:
-        """The arrays, for stepping. Valid until the next state is added or expanded."""
-        return Tables(
-            library.table,
-            library.accepting,
-            library.distance,
-            library.counted,
-            library.completes,
-            library.counts,
-            library.layers,
-            library.pseudo,
-            library.bounds,
-            self._kind,
-            self._ends,
-            self._distance,
-            self._forward,
-            self._forward_return,
-            self._edge_low,
-            self._edge_high,
-            self._edge_byte,
-            self._edge_target,
-            self._edge_enters,
-            self._edge_return,
-            self._symbol_low,
-            self._symbol_high,
-            self._symbol,
-            self._symbol_target,
-        )
+    @property
+    def handle(self) -> Handle:
+        """What compiled code finds the arrays by, and the library's, as long as this lives."""
+        return self._addresses.handle
 
     def is_expanded(self, index: int) -> bool:
         """Whether the edges of a state are known."""
-        return bool(self._kind[index] != UNKNOWN)
+        return bool(self._states[index, KIND] != UNKNOWN)
 
     def add_state(self, distance: int, ends: bool) -> None:
         """Append a state whose edges are not known yet."""
-        index, self._states = self._states, self._states + 1
-        if self._states > len(self._kind):
-            for name in ("_kind", "_ends", "_distance", "_forward", "_forward_return"):
-                setattr(self, name, _grown(getattr(self, name), self._states))
-            for name in ("_edge_low", "_edge_high", "_symbol_low", "_symbol_high"):
-                setattr(self, name, _grown(getattr(self, name), self._states))
-        self._distance[index] = distance
-        self._ends[index] = ends
+        index, self._count[0] = self._count[0], self._count[0] + 1
+        self._states = self._grown(tables.STATES, self._states, self._count[0])
+        self._states[index, DISTANCE] = distance
+        self._states[index, ENDS] = ends
 
     def set_forward(self, index: int, target: int, after: int) -> None:
         """Make a state one that is left at once for `target`, to return to `after`."""
-        self._forward[index] = target
-        self._forward_return[index] = after
-        self._kind[index] = FORWARD
+        self._states[index, FORWARD_TO] = target
+        self._states[index, FORWARD_RETURN] = after
+        self._states[index, KIND] = FORWARD
 
     def set_mark(self, index: int) -> None:
         """Make a state one that is only there to be returned from."""
-        self._kind[index] = MARK
+        self._states[index, KIND] = MARK
 
     def set_edges(self, index: int, edges: Sequence[Edge], symbols: Sequence[tuple[int, int]] = ()) -> None:
         """Give a state its edges, at most one a byte."""
-        low, self._edges = self._edges, self._edges + len(edges)
-        if self._edges > len(self._edge_byte):
-            for name in ("_edge_byte", "_edge_enters", "_edge_target", "_edge_return"):
-                setattr(self, name, _grown(getattr(self, name), self._edges))
-        ordered = sorted(edges, key=lambda edge: edge.byte)
-        self._edge_byte[low : self._edges] = [edge.byte for edge in ordered]
-        self._edge_target[low : self._edges] = [edge.target for edge in ordered]
-        self._edge_enters[low : self._edges] = [edge.enters for edge in ordered]
-        self._edge_return[low : self._edges] = [edge.after for edge in ordered]
-        self._edge_low[index], self._edge_high[index] = low, self._edges
-        self._set_symbols(index, symbols)
-        self._kind[index] = EDGES
+        low, high = self._count[1], self._count[1] + len(edges)
+        first, last = self._count[2], self._count[2] + len(symbols)
+        self._edges = self._grown(tables.EDGES, self._edges, high)
+        self._symbols = self._grown(tables.SYMBOLS, self._symbols, last)
+        if edges:
+            self._edges[low:high] = [astuple(edge) for edge in sorted(edges, key=lambda edge: edge.byte)]
+        if symbols:
+            self._symbols[first:last] = symbols
+        self._count[1:] = high, last
+        self._states[index, EDGE_LOW : SYMBOL_HIGH + 1] = low, high, first, last
+        self._states[index, KIND] = EDGES_KNOWN
 
     def state(self, index: int) -> ExpandedState:
         """An expanded state, read back."""
-        forward = (int(self._forward[index]), int(self._forward_return[index])) if self._kind[index] == FORWARD else None
-        low, high = self._edge_low[index], self._edge_high[index]
-        edges = tuple(
-            Edge(int(byte), int(target), bool(enters), int(after))
-            for byte, target, enters, after in zip(
-                self._edge_byte[low:high],
-                self._edge_target[low:high],
-                self._edge_enters[low:high],
-                self._edge_return[low:high],
-                strict=True,
-            )
-        )
-        low, high = self._symbol_low[index], self._symbol_high[index]
-        symbols = zip(self._symbol[low:high].tolist(), self._symbol_target[low:high].tolist(), strict=True)
-        return ExpandedState(bool(self._ends[index]), forward, edges, tuple(symbols))
+        kind, ends, _, target, after, low, high, first, last = self._states[index].tolist()
+        edges = tuple(Edge(byte, to, bool(enters), back) for byte, to, enters, back in self._edges[low:high].tolist())
+        symbols = tuple((symbol, to) for symbol, to in self._symbols[first:last].tolist())
+        return ExpandedState(bool(ends), (target, after) if kind == FORWARD else None, edges, symbols)
 
     def ends(self, index: int) -> bool:
         """Whether the rule may end in a state."""
-        return bool(self._ends[index])
+        return bool(self._states[index, ENDS])
 
-    def _set_symbols(self, index: int, symbols: Sequence[tuple[int, int]]) -> None:
-        low, self._symbols = self._symbols, self._symbols + len(symbols)
-        if self._symbols > len(self._symbol):
-            self._symbol = _grown(self._symbol, self._symbols)
-            self._symbol_target = _grown(self._symbol_target, self._symbols)
-        for offset, (symbol, target) in enumerate(symbols):
-            self._symbol[low + offset], self._symbol_target[low + offset] = symbol, target
-        self._symbol_low[index], self._symbol_high[index] = low, self._symbols
+    def _kept(self, place: int, array: Rows) -> Rows:
+        """An array, told to compiled code; the one that it replaces has to be there until then."""
+        self._addresses.set(place, array)
+        return array
 
-
-def _grown(column: npt.NDArray[S], size: int) -> npt.NDArray[S]:
-    """A copy with room for at least `size` entries. Readers of the old array keep what they had."""
-    bigger = np.zeros(max(size, 2 * len(column)), column.dtype)
-    bigger[: len(column)] = column
-    return bigger
+    def _grown(self, place: int, array: Rows, size: int) -> Rows:
+        """An array with room for at least `size` rows: itself, or a copy."""
+        if size <= len(array):
+            return array
+        bigger = np.zeros((max(size, 2 * len(array)), array.shape[1]), np.int32)
+        bigger[: len(array)] = array
+        return self._kept(place, bigger)

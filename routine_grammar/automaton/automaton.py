@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import marks
 from routine_grammar.automaton import step as stepping
-from routine_grammar.automaton.arrays import SkeletonArrays
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.marks import Event
 from routine_grammar.automaton.skeleton import Skeleton
-from routine_grammar.automaton.step import COUNTED, DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration, Tables
+from routine_grammar.automaton.step import COUNTED, DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration
+from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.tree import Distinct, Grammar
 
@@ -38,6 +38,7 @@ class Automaton:
         self.symbols: tuple[Symbol, ...] = tuple(sorted(grammar.markers() & set(symbols)))
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
         self.skeleton = Skeleton(grammar, self.library, self._numbers)
+        self.handle = self.skeleton.arrays.handle
         self.farthest = self.skeleton.root_facts.farthest
         self.is_distinct = grammar.has_distinct
         self.needs_several = any(isinstance(tree, Distinct) and tree.least > 1 for tree in grammar.rules.values())
@@ -49,21 +50,12 @@ class Automaton:
         """Raise `GrammarTooLargeError` where recursive rules can be read in too many ways: now, not as a text comes to it."""
         self.skeleton.require_clear()
 
-    @property
-    def arrays(self) -> SkeletonArrays:
-        """The skeleton's arrays."""
-        return self.skeleton.arrays
-
-    def tables(self) -> Tables:
-        """The arrays as they are now."""
-        return self.arrays.tables(self.library)
-
-    def run(self, kernel: Callable[[Tables], int]) -> int:
-        """Call `kernel` with the tables, expanding the state it asks for until it asks for none; returns its answer.
+    def run(self, kernel: Callable[[Handle], int]) -> int:
+        """Call `kernel` with the handle, expanding the state it asks for until it asks for none; returns its answer.
 
         The kernel must start afresh at each call. Raises `GrammarTooLargeError` past the bound on states.
         """
-        while (answer := kernel(self.tables())) <= NEED:
+        while (answer := kernel(self.handle)) <= NEED:
             self.skeleton.expand(NEED - answer)
         return answer
 
@@ -71,9 +63,9 @@ class Automaton:
         """The configuration before any byte."""
         row = np.zeros(HEAD + STACK, np.int32)
 
-        def settle(tables: Tables) -> int:
+        def settle(t: Handle) -> int:
             row[:] = 0
-            return stepping.settle(tables, row, self.skeleton.start)
+            return stepping.settle(t, row, self.skeleton.start)
 
         row[0] = self.run(settle)
         return row
@@ -86,9 +78,9 @@ class Automaton:
         taken = row.copy()
         array = np.frombuffer(data, np.uint8)
 
-        def take(tables: Tables) -> int:
+        def take(t: Handle) -> int:
             taken[:] = row
-            return stepping.take_bytes(tables, taken, array)
+            return stepping.take_bytes(t, taken, array)
 
         return self._checked(taken, self.run(take))
 
@@ -98,9 +90,9 @@ class Automaton:
         array = np.frombuffer(data, np.uint8)
         events, count = np.zeros((2 * STACK * (len(data) + 1), 2), np.int32), np.zeros(1, np.int32)
 
-        def take(tables: Tables) -> int:
+        def take(t: Handle) -> int:
             taken[:] = row
-            return marks.take_noting(tables, taken, before, array, events, count)
+            return marks.take_noting(t, taken, before, array, events, count)
 
         after = self._checked(taken, self.run(take))
         return after, [(offset, what) for offset, what in events[: count[0]].tolist()]
@@ -122,9 +114,9 @@ class Automaton:
             return None
         taken = row.copy()
 
-        def take(tables: Tables) -> int:
+        def take(t: Handle) -> int:
             taken[:] = row
-            return stepping.step_symbol(tables, taken, number)
+            return stepping.step_symbol(t, taken, number)
 
         return self._checked(taken, self.run(take))
 
@@ -134,11 +126,11 @@ class Automaton:
 
     def may_end(self, row: Configuration) -> bool:
         """Whether the text may end here."""
-        return self.run(lambda tables: stepping.may_end(tables, row, self._scratch)) == 1
+        return self.run(lambda t: stepping.may_end(t, row, self._scratch)) == 1
 
     def distance(self, row: Configuration) -> int:
         """Fewest bytes and symbols from here to the end."""
-        return int(stepping.distance_to_end(self.tables(), row))
+        return int(stepping.distance_to_end(self.handle, row))
 
     def accepts(self, data: bytes) -> bool:
         """Whether the bytes are a whole text of the grammar (markers that are symbols can't be written as bytes).
@@ -157,7 +149,7 @@ class Automaton:
     def next_bytes(self, row: Configuration) -> npt.NDArray[np.bool_]:
         """Which bytes may come next: bool [256]."""
         allowed, trial = np.zeros(256, np.bool_), np.empty_like(row)
-        self.run(lambda tables: stepping.next_bytes(tables, row, trial, allowed))
+        self.run(lambda t: stepping.next_bytes(t, row, trial, allowed))
         return allowed
 
     def shortest_completion(self, row: Configuration) -> list[Piece]:
@@ -165,9 +157,9 @@ class Automaton:
         pieces = np.zeros(self.distance(row), np.int32)
         trial, way = np.empty_like(row), np.empty_like(row)
 
-        def complete(tables: Tables) -> int:
+        def complete(t: Handle) -> int:
             way[:] = row
-            return stepping.shortest_completion(tables, way, len(self.symbols), pieces, trial)
+            return stepping.shortest_completion(t, way, len(self.symbols), pieces, trial)
 
         return self._pieces(pieces[: self.run(complete)])
 
@@ -180,9 +172,9 @@ class Automaton:
         pieces = np.zeros(limit, np.int32)
         trial, way, only = np.empty_like(row), np.empty_like(row), np.empty_like(row)
 
-        def run(tables: Tables) -> int:
+        def run(t: Handle) -> int:
             way[:] = row
-            return stepping.forced_run(tables, way, len(self.symbols), pieces, trial, only)
+            return stepping.forced_run(t, way, len(self.symbols), pieces, trial, only)
 
         count = self.run(run)
         return self._pieces(pieces[:count]), way

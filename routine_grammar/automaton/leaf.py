@@ -10,14 +10,17 @@ import threading
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
 from routine_grammar.automaton.jit import jit
 from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
+from routine_grammar.automaton.tables import Addresses
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
 from routine_grammar.patterns.automaton import automaton_of, quoted
@@ -25,6 +28,18 @@ from routine_grammar.patterns.automaton import automaton_of, quoted
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
 MAX_STATES = COUNTED
 _UNREACHABLE = np.int32(1 << 30)
+
+_PLACES = {
+    "table": tables.TABLE,
+    "accepting": tables.ACCEPTING,
+    "distance": tables.LEAF_DISTANCE,
+    "counted": tables.COUNTED_ROW,
+    "completes": tables.COMPLETES,
+    "counts": tables.COUNTS,
+    "layers": tables.LAYERS,
+    "pseudo": tables.PSEUDO,
+    "bounds": tables.BOUNDS,
+}
 
 Table = npt.NDArray[np.int32]
 
@@ -98,17 +113,30 @@ class LeafLibrary:
     state was asked for.
     """
 
+    table: Table
+    accepting: npt.NDArray[np.bool_]
+    distance: Table
+    counted: Table
+    completes: npt.NDArray[np.bool_]
+    counts: Table
+    layers: Table
+    pseudo: Table
+    bounds: Table
+
     def __init__(self) -> None:
-        self.table: Table = np.full((256, 256), DEAD, np.int32)
-        self.accepting: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
-        self.distance: Table = np.zeros(256, np.int32)
-        self.counted: Table = np.full(256, -1, np.int32)
+        self.addresses = Addresses(len(_PLACES))
+        self._replace(
+            table=np.full((256, 256), DEAD, np.int32),
+            accepting=np.zeros(256, np.bool_),
+            distance=np.zeros(256, np.int32),
+            counted=np.full(256, -1, np.int32),
+            completes=np.zeros(0, np.bool_),
+            counts=np.zeros((0, MAX_LAYERS), np.int32),
+            layers=np.zeros((0, MAX_LAYERS), np.int32),
+            pseudo=np.zeros((0, 3), np.int32),
+            bounds=np.array([[0, NO_BOUNDS, 0, 0]], np.int32),
+        )
         self.size = 0
-        self.completes: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self.counts: Table = np.zeros((0, MAX_LAYERS), np.int32)
-        self.layers: Table = np.zeros((0, MAX_LAYERS), np.int32)
-        self.pseudo: Table = np.zeros((0, 3), np.int32)
-        self.bounds: Table = np.array([[0, NO_BOUNDS, 0, 0]], np.int32)
         self._starts: dict[Terminal, int] = {}
         self._leaves: dict[JsonString, tuple[int, Counting | None] | None] = {}
         self._pseudo_numbers: dict[tuple[int, int, int], int] = {}
@@ -120,6 +148,12 @@ class LeafLibrary:
         self._grows: dict[int, bool] = {}
         self._reaches: dict[int, int] = {}
         self._lock = threading.RLock()
+
+    def _replace(self, **arrays: npt.NDArray[Any]) -> None:
+        """Put arrays in the place of others, which compiled code forgets before they are gone."""
+        for name, array in arrays.items():
+            self.addresses.set(_PLACES[name], array)
+            setattr(self, name, array)
 
     @classmethod
     @cache
@@ -287,7 +321,7 @@ class LeafLibrary:
             bounds = (terminal.low, high, counting.layers.shape[1] - 1, counting.slope)
             if bounds not in self._bounds_numbers:
                 self._bounds_numbers[bounds] = len(self.bounds)
-                self.bounds = np.concatenate([self.bounds, np.array([bounds], np.int32)])
+                self._replace(bounds=np.concatenate([self.bounds, np.array([bounds], np.int32)]))
             return self._pseudo(state, -1, self._bounds_numbers[bounds])
 
     def _pseudo(self, state: int, count: int, number: int) -> int:
@@ -296,7 +330,7 @@ class LeafLibrary:
             key = (state, count, number)
             if key not in self._pseudo_numbers:
                 self._pseudo_numbers[key] = len(self.pseudo)
-                self.pseudo = np.concatenate([self.pseudo, np.array([key], np.int32)])
+                self._replace(pseudo=np.concatenate([self.pseudo, np.array([key], np.int32)]))
             return COUNTED + self._pseudo_numbers[key]
 
     def _append(self, automaton: LeafAutomaton, *, is_string: bool) -> int:
@@ -304,10 +338,12 @@ class LeafLibrary:
         if base + count > MAX_STATES:
             raise GrammarTooLargeError(f"the leaves of this process have more than {MAX_STATES} states, the bound")
         while base + count > len(self.table):
-            self.table = np.concatenate([self.table, np.full_like(self.table, DEAD)])
-            self.accepting = np.concatenate([self.accepting, np.zeros_like(self.accepting)])
-            self.distance = np.concatenate([self.distance, np.zeros_like(self.distance)])
-            self.counted = np.concatenate([self.counted, np.full_like(self.counted, -1)])
+            self._replace(
+                table=np.concatenate([self.table, np.full_like(self.table, DEAD)]),
+                accepting=np.concatenate([self.accepting, np.zeros_like(self.accepting)]),
+                distance=np.concatenate([self.distance, np.zeros_like(self.distance)]),
+                counted=np.concatenate([self.counted, np.full_like(self.counted, -1)]),
+            )
         self.table[base : base + count] = np.where(automaton.table >= 0, automaton.table + base, automaton.table)
         self.accepting[base : base + count] = automaton.accepting
         self.distance[base : base + count] = _distances(automaton)
@@ -320,12 +356,14 @@ class LeafLibrary:
 
     def _append_counting(self, base: int, counting: Counting) -> None:
         row, (count, known) = len(self.counts), counting.counts.shape
-        self.completes = np.concatenate([self.completes, counting.completes])
         counts = np.tile(np.arange(MAX_LAYERS, dtype=np.int32), (count, 1))  # from the last layer on, any number will do
         layers = np.full((count, MAX_LAYERS), NEVER, np.int32)
         counts[:, :known], layers[:, :known] = counting.counts, counting.layers
-        self.counts = np.concatenate([self.counts, counts])
-        self.layers = np.concatenate([self.layers, layers])
+        self._replace(
+            completes=np.concatenate([self.completes, counting.completes]),
+            counts=np.concatenate([self.counts, counts]),
+            layers=np.concatenate([self.layers, layers]),
+        )
         self.counted[base : base + count] = np.arange(row, row + count)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.jit import jit
-from routine_grammar.automaton.step import DEAD, ELEMENT, HEAD, LIST, RETURN, Configuration, Tables, approach, settle
+from routine_grammar.automaton.step import DEAD, ELEMENT, HEAD, LIST, RETURN, Configuration, approach, copy, settle
+from routine_grammar.automaton.tables import Handle
 
 BEGINS_LIST, ENDS_LIST, BEGINS_ELEMENT, ENDS_ELEMENT = 1, -1, 2, -2
 Event = tuple[int, int]  # before which byte, and what
@@ -38,7 +39,7 @@ def noted(before: Configuration, row: Configuration, offset: int, events: Events
 
 @jit
 def take_noting(
-    t: Tables,
+    t: Handle,
     row: Configuration,
     before: Configuration,
     data: npt.NDArray[np.uint8],
@@ -52,12 +53,12 @@ def take_noting(
     count = 0
     state = int(row[0])
     for place in range(len(data)):
-        before[:] = row
+        copy(before, row)
         target = approach(t, row, data[place])
         if target < 0 and target != RETURN:
             return target
         count = noted(before, row, place, events, count)
-        before[:] = row
+        copy(before, row)
         state = settle(t, row, target)
         row[0] = state
         if state < 0:
@@ -69,7 +70,7 @@ def take_noting(
 
 @jit
 def events_of_tokens(
-    t: Tables,
+    t: Handle,
     start: Configuration,
     tokens: npt.NDArray[np.int32],
     blob: npt.NDArray[np.uint8],
@@ -86,7 +87,7 @@ def events_of_tokens(
     before = start.copy()
     done = np.zeros(1, np.int32)
     for number in range(len(tokens)):
-        row[:] = start
+        copy(row, start)
         state = take_noting(t, row, before, blob[offsets[tokens[number]] : offsets[tokens[number] + 1]], scratch, done)
         if state < 0:
             return state

@@ -50,7 +50,7 @@ class Skeleton:
         self._bodies: dict[str, int] = {}
         self._rule_starts: dict[str, int] = {}
         self._rule_of_start: dict[int, str] = {}
-        self.arrays = SkeletonArrays()
+        self.arrays = SkeletonArrays(library)
         self.root_facts = self._analysis.of(grammar.root)
         if self.root_facts.shortest >= INFINITE:
             raise GrammarError("the grammar allows no text at all")
@@ -270,7 +270,7 @@ class Skeleton:
     def _trial(self, guess: Mapping[str, int]) -> Skeleton:
         """A skeleton of the same grammar with states of its own, under a guess of what `extends` some rules."""
         trial = copy(self)
-        trial._numbers, trial._readings, trial.arrays = {}, [], SkeletonArrays()
+        trial._numbers, trial._readings, trial.arrays = {}, [], SkeletonArrays(self._library)
         trial._rule_starts, trial._rule_of_start = {}, {}
         trial._extends = {**self._extends, **guess}
         trial._bodies = {}

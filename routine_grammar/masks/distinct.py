@@ -20,7 +20,8 @@ import numpy.typing as npt
 from routine_grammar.automaton.automaton import Automaton, Piece
 from routine_grammar.automaton.distinct import Watch, Watched, elements, followed
 from routine_grammar.automaton.marks import BEGINS_ELEMENT, ENDS_ELEMENT, Event, events_of_tokens
-from routine_grammar.automaton.step import DEAD, HEAD, STACK, Configuration, Tables
+from routine_grammar.automaton.step import DEAD, HEAD, STACK, Configuration
+from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
 from routine_grammar.masks import walks
@@ -264,8 +265,8 @@ class DistinctRows:
         while True:
             found = np.zeros((room, 3), np.int32)
 
-            def note(tables: Tables, found: npt.NDArray[np.int32] = found) -> int:
-                return events_of_tokens(tables, row, tokens, vocabulary.blob, vocabulary.offsets, scratch, found)
+            def note(t: Handle, found: npt.NDArray[np.int32] = found) -> int:
+                return events_of_tokens(t, row, tokens, vocabulary.blob, vocabulary.offsets, scratch, found)
 
             used = self.automaton.run(note)
             if used != DEAD:

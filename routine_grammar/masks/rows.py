@@ -19,7 +19,8 @@ import numpy.typing as npt
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration, Tables
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration
+from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
@@ -149,46 +150,44 @@ class VocabularyRows:
                 made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
             return made
 
-    def leaf_row(self, state: int, tables: Tables) -> LeafRow:
+    def leaf_row(self, state: int, t: Handle) -> LeafRow:
         """The leaf row of a leaf state, made on first use."""
         with self.lock:
             if state not in self._leaf_rows:
-                self._leaf_rows[state] = self._make(state, tables)
+                self._leaf_rows[state] = self._make(state, t)
             return self._leaf_rows[state]
 
-    def counted_row(self, state: int, tables: Tables) -> CountedRow:
+    def counted_row(self, state: int, t: Handle) -> CountedRow:
         """The counts of a state of a counted leaf, made on first use."""
         with self.lock:
             if state not in self._counted_rows:
-                self._counted_rows[state] = self._count(state, tables)
+                self._counted_rows[state] = self._count(state, t)
             return self._counted_rows[state]
 
-    def landings(self, state: int, tables: Tables) -> tuple[Landing, ...]:
+    def landings(self, state: int, t: Handle) -> tuple[Landing, ...]:
         """Where the tokens lead that stay in a leaf from a state; looked for on first use."""
         with self.lock:
             if state not in self._landings:
-                self._landings[state] = self._land(state, tables)
+                self._landings[state] = self._land(state, t)
             return self._landings[state]
 
-    def _land(self, state: int, tables: Tables) -> tuple[Landing, ...]:
+    def _land(self, state: int, t: Handle) -> tuple[Landing, ...]:
         lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
         counts = np.zeros_like(self._states)
-        walks.scan_landings(tables, self.vocabulary.trie, state, self._states, counts, lands, completed)
+        walks.scan_landings(t, self.vocabulary.trie, state, self._states, counts, lands, completed)
         staying = np.flatnonzero(lands != DEAD).astype(np.int32)
         ways, groups = np.unique(np.stack([lands[staying], completed[staying]]), axis=1, return_inverse=True)
         order = np.argsort(groups, kind="stable")
         parts = np.split(staying[order], np.cumsum(np.bincount(groups, minlength=ways.shape[1]))[:-1])
         return tuple(Landing(state, completed, ids) for (state, completed), ids in zip(ways.T.tolist(), parts, strict=True))
 
-    def _count(self, state: int, tables: Tables) -> CountedRow:
+    def _count(self, state: int, t: Handle) -> CountedRow:
         vocabulary = self.vocabulary
         needs = np.full(vocabulary.size, -1, np.int32)
         counts = np.zeros_like(self._states)
-        found = walks.scan_counted(tables, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
+        found = walks.scan_counted(t, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
         of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
-        exits = tuple(
-            np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, tables).exits
-        )
+        exits = tuple(np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, t).exits)
         staying = np.flatnonzero(needs >= 0).astype(np.int32)
         staying = staying[np.argsort(needs[staying], kind="stable")]
         closing = np.flatnonzero(needs <= -2).astype(np.int32)
@@ -196,10 +195,10 @@ class VocabularyRows:
         most = max((int(part.max(initial=0)) for part in (needs, closing_counts, *exits)), default=0)
         return CountedRow(staying, needs[staying], closing, closing_counts, exits, most)
 
-    def _make(self, state: int, tables: Tables) -> LeafRow:
+    def _make(self, state: int, t: Handle) -> LeafRow:
         tokens = self.vocabulary.tokens
         base = np.zeros(self.vocabulary.words, np.uint32)
-        count = walks.scan_leaf(tables, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
+        count = walks.scan_leaf(t, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
         rests: dict[bytes, list[int]] = {}
         for token, taken in zip(self.out[:count].tolist(), self._exits[:count].tolist(), strict=True):
             rests.setdefault(tokens[token][taken:], []).append(token)
@@ -247,7 +246,7 @@ class TokenRows:
         if not configuration[3]:
             return _key(configuration)
         low, high = self._left(configuration)
-        most = self._shared.counted_row(int(configuration[0]), self.automaton.tables()).most
+        most = self._shared.counted_row(int(configuration[0]), self.automaton.handle).most
         if self._is_tight(low, high, most):
             return _key(configuration)
         key = configuration.copy()
@@ -361,33 +360,33 @@ class TokenRows:
 
     def grouped(self, configuration: Configuration) -> list[Group]:
         """The tokens with bytes that a configuration allows, by the one that they lead to."""
-        state, tables = int(configuration[0]), self.automaton.tables()
+        state, t = int(configuration[0]), self.automaton.handle
         if state >= SKELETON:
             return self._grouped_in(configuration, self.vocabulary.trie)
         low, high = self._left(configuration)
-        if configuration[3] and self._is_tight(low, high, self._shared.counted_row(state, tables).most):
+        if configuration[3] and self._is_tight(low, high, self._shared.counted_row(state, t).most):
             return self._grouped_in(configuration, self.vocabulary.trie)
         after = self._returned(configuration)
-        found = list(self._landed(configuration, after, tables))
-        leaf, counted = self._shared.leaf_row(state, tables), bool(configuration[3])
-        exit_counts = self._shared.counted_row(state, tables).exit_counts if counted else ()
+        found = list(self._landed(configuration, after, t))
+        leaf, counted = self._shared.leaf_row(state, t), bool(configuration[3])
+        exit_counts = self._shared.counted_row(state, t).exit_counts if counted else ()
         for rests, lead, _ in self._grouped_in(after, leaf.rests):
             tokens = [leaf.exits[rest] for rest in rests]
             if counted:
                 tokens = [leaf.exits[r][(exit_counts[r] >= low) & (exit_counts[r] <= high)] for r in rests]
             found.append(Group(np.concatenate(tokens), lead))
-        if tables.leaf_accepting[state] and not counted:
+        if self._shared.library.accepting[state] and not counted:
             found += self.grouped(after)
         return [group for group in found if len(group.tokens)]
 
-    def _landed(self, configuration: Configuration, after: Configuration, tables: Tables) -> Iterator[Group]:
+    def _landed(self, configuration: Configuration, after: Configuration, t: Handle) -> Iterator[Group]:
         """The tokens that stay in the leaf at hand, or end it with their last byte, by where they lead."""
-        for state, completed, tokens in self._shared.landings(int(configuration[0]), tables):
+        for state, completed, tokens in self._shared.landings(int(configuration[0]), t):
             lead = (after if state == RETURN else configuration).copy()
             if configuration[3]:
                 low, high = self.automaton.library.bounds[configuration[3], :2].tolist()
                 count = int(configuration[2]) + completed
-                needed = 0 if state == RETURN else stepping.needed(tables, int(tables.leaf_counted[state]), low - count)
+                needed = 0 if state == RETURN else stepping.needed(t, int(self._shared.library.counted[state]), low - count)
                 if (state == RETURN and count < low) or (high != NO_BOUNDS and count + needed > high):
                     continue
                 if state != RETURN:
@@ -403,10 +402,10 @@ class TokenRows:
         while True:
             leads = np.zeros((room, len(configuration)), np.int32)
 
-            def group(tables: Tables, leads: npt.NDArray[np.int32] = leads) -> int:
+            def group(t: Handle, leads: npt.NDArray[np.int32] = leads) -> int:
                 rows[0] = configuration
                 groups[:] = -1
-                return walks.group_tokens(tables, trie, rows, groups, leads)
+                return walks.group_tokens(t, trie, rows, groups, leads)
 
             used = self.automaton.run(group)
             if used != DEAD:
@@ -434,22 +433,22 @@ class TokenRows:
     def _leaf_tokens(self, configuration: Configuration) -> tuple[Bitmap, Ids]:
         """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""
         state = int(configuration[0])
-        tables = self.automaton.tables()
+        t = self.automaton.handle
         if configuration[3]:
-            return self._counted_tokens(configuration, tables)
-        leaf = self._shared.leaf_row(state, tables)
+            return self._counted_tokens(configuration, t)
+        leaf = self._shared.leaf_row(state, t)
         after = self._returned(configuration)
         tokens = [leaf.exits[rest] for rest in self._walked(after, leaf.rests)]
-        if tables.leaf_accepting[state]:
+        if self._shared.library.accepting[state]:
             continuation = self.row(after)
             tokens.append(continuation.allowed)
         return leaf.base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 
-    def _counted_tokens(self, configuration: Configuration, tables: Tables) -> tuple[Bitmap, Ids]:
+    def _counted_tokens(self, configuration: Configuration, t: Handle) -> tuple[Bitmap, Ids]:
         """As `_leaf_tokens`, inside a leaf whose characters are counted."""
         state = int(configuration[0])
         low, high = self._left(configuration)
-        leaf, counted = self._shared.leaf_row(state, tables), self._shared.counted_row(state, tables)
+        leaf, counted = self._shared.leaf_row(state, t), self._shared.counted_row(state, t)
         if self._is_tight(low, high, counted.most):
             return np.zeros_like(leaf.base), self._walked(configuration, self.vocabulary.trie)
         tokens: list[Ids] = []
@@ -469,9 +468,9 @@ class TokenRows:
         """The configuration after a leaf returns."""
         after = configuration.copy()
 
-        def settle(tables: Tables) -> int:
+        def settle(t: Handle) -> int:
             after[:] = configuration
-            return stepping.settle(tables, after, RETURN)
+            return stepping.settle(t, after, RETURN)
 
         after[0] = self.automaton.run(settle)
         return after
@@ -480,9 +479,9 @@ class TokenRows:
         """The tokens of a trie that a configuration allows."""
         rows, out = self._shared.rows, self._shared.out
 
-        def walk(tables: Tables) -> int:
+        def walk(t: Handle) -> int:
             rows[0] = configuration
-            return walks.walk_trie(tables, trie, rows, out)
+            return walks.walk_trie(t, trie, rows, out)
 
         count = self.automaton.run(walk)
         assert count > NEED

@@ -8,15 +8,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton import tables
 from routine_grammar.automaton.jit import jit
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, Tables, step
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, copy, step
+from routine_grammar.automaton.tables import Handle, completes, counted_row, leaf_accepts, leaf_next
 from routine_grammar.masks.vocabulary import Trie
 
 Ids = npt.NDArray[np.int32]
 
 
 @jit
-def walk_trie(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> int:
+def walk_trie(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> int:
     """Write every token that the configuration `rows[0]` allows; returns how many, or NEED - i.
 
     `rows` [longest token + 2, configuration] int32 is scratch behind its first row.
@@ -26,7 +28,7 @@ def walk_trie(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> i
     while node < len(trie.byte):
         depth = trie.depth[node]
         row = rows[depth + 1]
-        row[:] = rows[depth]
+        copy(row, rows[depth])
         state = step(t, row, trie.byte[node])
         if state <= NEED:
             return state
@@ -43,7 +45,7 @@ def walk_trie(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> i
 
 
 @jit
-def scan_leaf(t: Tables, trie: Trie, start: int, states: Ids, base: npt.NDArray[np.uint32], tokens: Ids, exits: Ids) -> int:
+def scan_leaf(t: Handle, trie: Trie, start: int, states: Ids, base: npt.NDArray[np.uint32], tokens: Ids, exits: Ids) -> int:
     """Walk the whole vocabulary through a leaf from state `start`.
 
     Sets the bits of the tokens that stay in the leaf (or leave it with their last byte) in `base`, and writes the tokens
@@ -56,11 +58,11 @@ def scan_leaf(t: Tables, trie: Trie, start: int, states: Ids, base: npt.NDArray[
         depth = trie.depth[node]
         state = start if depth == 0 else states[depth - 1]
         if state >= 0:
-            target = t.leaf_table[state, trie.byte[node]]
+            target = leaf_next(t, state, trie.byte[node])
             if target == RETURN:
                 target = -3 - (depth + 1)
             elif target == DEAD:
-                target = -3 - depth if depth > 0 and t.leaf_accepting[state] else DEAD
+                target = -3 - depth if depth > 0 and leaf_accepts(t, state) else DEAD
         else:
             target = state
         if target == DEAD:
@@ -81,7 +83,7 @@ def scan_leaf(t: Tables, trie: Trie, start: int, states: Ids, base: npt.NDArray[
 
 
 @jit
-def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, needs: Ids, tokens: Ids, exits: Ids) -> int:
+def scan_counted(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, needs: Ids, tokens: Ids, exits: Ids) -> int:
     """Count the characters of every token through a counted leaf from state `start`.
 
     `needs` [vocabulary], -1 at first, is set for the tokens that stay in the leaf, or leave it with their last byte: the
@@ -97,9 +99,9 @@ def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, ne
         state = start if depth == 0 else states[depth - 1]
         completed = 0 if depth == 0 else counts[depth - 1]
         if state >= 0:
-            target = int(t.leaf_table[state, trie.byte[node]])
+            target = leaf_next(t, state, trie.byte[node])
             if target >= 0:
-                completed += t.completes[t.leaf_counted[target]]
+                completed += completes(t, counted_row(t, target))
             elif target == RETURN:
                 target = -3 - depth
         else:
@@ -112,7 +114,7 @@ def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, ne
         token = trie.token[node]
         while token >= 0:
             if target >= 0:
-                needs[token] = completed + t.counts[t.leaf_counted[target], 0]
+                needs[token] = completed + tables.counts(t, counted_row(t, target), 0)
             elif target == -3 - depth:
                 needs[token] = -2 - completed
             else:
@@ -125,7 +127,7 @@ def scan_counted(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, ne
 
 
 @jit
-def scan_landings(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, lands: Ids, completed: Ids) -> None:
+def scan_landings(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, lands: Ids, completed: Ids) -> None:
     """Write where every token leads that stays in a leaf from state `start`: `lands` [vocabulary], all DEAD at first.
 
     RETURN where the leaf ends with its last byte. `completed` [vocabulary] are the characters that it completes where these
@@ -136,9 +138,9 @@ def scan_landings(t: Tables, trie: Trie, start: int, states: Ids, counts: Ids, l
         depth = trie.depth[node]
         state = start if depth == 0 else states[depth - 1]
         done = 0 if depth == 0 else counts[depth - 1]
-        target = int(t.leaf_table[state, trie.byte[node]])
-        if target >= 0 and t.leaf_counted[target] >= 0:
-            done += t.completes[t.leaf_counted[target]]
+        target = leaf_next(t, state, trie.byte[node])
+        if target >= 0 and counted_row(t, target) >= 0:
+            done += completes(t, counted_row(t, target))
         token = trie.token[node]
         while token >= 0:
             lands[token] = target
@@ -162,7 +164,7 @@ def is_same(one: Configuration, other: Configuration) -> bool:
 
 
 @jit
-def group_tokens(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids, leads: npt.NDArray[np.int32]) -> int:
+def group_tokens(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids, leads: npt.NDArray[np.int32]) -> int:
     """Sort the tokens that the configuration `rows[0]` allows by where each leads: `groups[i]` is token i's row of `leads`.
 
     `groups` [tokens of the trie] is -1 at first. Returns how many rows of `leads` are used, DEAD where they don't suffice, or
@@ -173,7 +175,7 @@ def group_tokens(t: Tables, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids
     while node < len(trie.byte):
         depth = trie.depth[node]
         row = rows[depth + 1]
-        row[:] = rows[depth]
+        copy(row, rows[depth])
         state = step(t, row, trie.byte[node])
         if state <= NEED:
             return state
