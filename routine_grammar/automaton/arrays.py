@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import EDGES_KNOWN, FORWARD, MARK, UNKNOWN
+from routine_grammar.automaton.step import EDGES_KNOWN, FORWARD, MARK, SKELETON, UNKNOWN
 from routine_grammar.automaton.tables import (
+    AFTER,
+    BYTE,
     DISTANCE,
+    EDGE_HIGH,
     EDGE_LOW,
     ENDS,
     FORWARD_RETURN,
     FORWARD_TO,
     KIND,
     SYMBOL_HIGH,
+    TARGET,
     Addresses,
     Handle,
 )
@@ -75,10 +79,14 @@ class SkeletonArrays:
 
     def add_state(self, distance: int, ends: bool) -> None:
         """Append a state whose edges are not known yet."""
-        index, self._count[0] = self._count[0], self._count[0] + 1
+        index = self.add_states(1)
+        self._states[index, : DISTANCE + 1] = UNKNOWN, ends, distance
+
+    def add_states(self, count: int) -> int:
+        """Append states of which nothing is known yet; returns the first one's index."""
+        index, self._count[0] = self._count[0], self._count[0] + count
         self._states = self._grown(tables.STATES, self._states, self._count[0])
-        self._states[index, DISTANCE] = distance
-        self._states[index, ENDS] = ends
+        return index
 
     def set_forward(self, index: int, target: int, after: int) -> None:
         """Make a state one that is left at once for `target`, to return to `after`."""
@@ -97,12 +105,31 @@ class SkeletonArrays:
         self._edges = self._grown(tables.EDGES, self._edges, high)
         self._symbols = self._grown(tables.SYMBOLS, self._symbols, last)
         if edges:
-            self._edges[low:high] = [astuple(edge) for edge in sorted(edges, key=lambda edge: edge.byte)]
+            ordered = sorted(edges, key=lambda edge: edge.byte)
+            self._edges[low:high] = [(edge.byte, edge.target, edge.enters, edge.after) for edge in ordered]
         if symbols:
             self._symbols[first:last] = symbols
         self._count[1:] = high, last
         self._states[index, EDGE_LOW : SYMBOL_HIGH + 1] = low, high, first, last
         self._states[index, KIND] = EDGES_KNOWN
+
+    def set_text(self, index: int, text: bytes, first: int, target: int) -> None:
+        """Have a state read a text, through states from `first` on of which there is one between any two bytes, to `target`."""
+        low, high, count = self._count[1], self._count[1] + len(text), len(text) - 1
+        self._edges = self._grown(tables.EDGES, self._edges, high)
+        edges = self._edges[low:high]
+        edges[:, BYTE] = np.frombuffer(text, np.uint8)
+        edges[:, TARGET] = np.arange(SKELETON + first, SKELETON + first + count + 1)
+        edges[-1, TARGET] = target
+        edges[:, AFTER] = -1
+        self._count[1] = high
+        self._states[index, KIND] = EDGES_KNOWN
+        self._states[index, EDGE_LOW : EDGE_HIGH + 1] = low, low + 1
+        inner = self._states[first : first + count]
+        inner[:, KIND] = EDGES_KNOWN
+        inner[:, DISTANCE] = self._states[index, DISTANCE] - np.arange(1, count + 1)
+        inner[:, EDGE_LOW] = np.arange(low + 1, high)
+        inner[:, EDGE_HIGH] = inner[:, EDGE_LOW] + 1
 
     def state(self, index: int) -> ExpandedState:
         """An expanded state, read back."""

@@ -138,11 +138,14 @@ class Skeleton:
         return GrammarTooLargeError(f"{told}; {ELSEWHERE}" if recursive else told)
 
     def _new(self, reading: Reading | None, distance: int, ends: bool) -> int:
-        if len(self._readings) >= MAX_STATES:
-            raise GrammarTooLargeError(f"automaton has more than {MAX_STATES} states, the bound")
-        self._readings.append(reading)
+        self._read(reading)
         self.arrays.add_state(distance, ends)
         return len(self._readings) - 1
+
+    def _read(self, *readings: Reading | None) -> None:
+        if len(self._readings) + len(readings) > MAX_STATES:
+            raise GrammarTooLargeError(f"automaton has more than {MAX_STATES} states, the bound")
+        self._readings += readings
 
     def _distance(self, reading: Reading) -> int:
         if reading.end:
@@ -365,12 +368,10 @@ class Skeleton:
         return _common_prefix(reading.literals[0][0], reading.literals[-1][0])  # of the sorted ends, so of all
 
     def _expand_text(self, index: int, reading: Reading, text: bytes) -> None:
-        distance = self._distance(reading)
-        inner = [self._new(None, distance - read, False) for read in range(1, len(text))]
+        self._read(*[None] * (len(text) - 1))
+        inner = self.arrays.add_states(len(text) - 1)
         last = self._state(self._after([(rest[len(text) :], then) for rest, then in reading.literals], ()))
-        for position, byte in enumerate(text):
-            target = SKELETON + inner[position] if position < len(inner) else last
-            self.arrays.set_edges(inner[position - 1] if position else index, (Edge(byte, target),))
+        self.arrays.set_text(index, text, inner, last)
 
     def _expand_bytes(self, index: int, reading: Reading) -> None:
         """Edges byte by byte: what one group alone can take enters it, what several can take is their product."""

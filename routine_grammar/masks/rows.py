@@ -30,6 +30,7 @@ from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
 MAX_RUN = 4096  # tokens
 
 Ids = npt.NDArray[np.int32]
+_NO_BASE = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +57,20 @@ class Row:
 
     @classmethod
     def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
-        """A row, with its list in the form that writes fastest."""
-        words, starts = np.unique(tokens >> 5, return_index=True)
-        bits = np.left_shift(np.uint32(1), (tokens & 31).astype(np.uint32), dtype=np.uint32)
-        merged = np.bitwise_or.reduceat(bits, starts) if len(tokens) else bits
-        return cls(base, tokens, ends, words.astype(np.int32), merged)
+        """A row, with its list in the form that writes fastest; takes `tokens`, in any order, for its own."""
+        words, bits = np.empty_like(tokens), np.empty(len(tokens), np.uint32)
+        count, used = walks.pack(tokens, words, bits)
+        return cls(base, tokens[:count], ends, words[:used], bits[:used])
 
     def write(self, out: Bitmap) -> None:
         """Overwrite `out` with the row's bits."""
-        width = len(self.base) if self.base is not None else 0
-        if self.base is not None:
-            out[:width] = self.base
-        out[width:] = 0
-        out[self._words] |= self._bits
+        walks.write_row(out, _NO_BASE if self.base is None else self.base, self._words, self._bits)
 
     @cached_property
     def allowed(self) -> Ids:
         """The allowed token ids, sorted; ends of text not among them."""
         if self.base is None:
-            return np.sort(self.tokens)
+            return self.tokens
         bits = np.unpackbits(self.base.view(np.uint8), bitorder="little")
         return np.union1d(np.flatnonzero(bits), self.tokens).astype(np.int32)
 
@@ -428,7 +424,7 @@ class TokenRows:
             tokens = self._walked(configuration, self.vocabulary.trie)
         else:
             base, tokens = self._leaf_tokens(configuration)
-        return Row.of(base, np.unique(np.concatenate([tokens, np.array(symbols, np.int32)])), ends)
+        return Row.of(base, np.concatenate([tokens, np.array(symbols, np.int32)]), ends)
 
     def _leaf_tokens(self, configuration: Configuration) -> tuple[Bitmap, Ids]:
         """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""

@@ -250,3 +250,34 @@ def goes_on(trie: Trie, text: npt.NDArray[np.uint8], follows: npt.NDArray[np.boo
             return True
         next_node = trie.skip[next_node]
     return False
+
+
+@jit
+def pack(tokens: Ids, words: Ids, bits: npt.NDArray[np.uint32]) -> tuple[int, int]:
+    """Sort tokens in place, each once, and write the words of a packed row that they are in, with their bits.
+
+    Returns how many tokens and words there are. `words` and `bits` have room for as many as there are tokens.
+    """
+    tokens.sort()
+    count = used = 0
+    for place in range(len(tokens)):
+        token = tokens[place]
+        if count and tokens[count - 1] == token:
+            continue
+        tokens[count] = token
+        count += 1
+        if not used or words[used - 1] != token >> 5:
+            words[used] = token >> 5
+            bits[used] = 0
+            used += 1
+        bits[used - 1] |= np.uint32(1) << np.uint32(token & 31)
+    return count, used
+
+
+@jit
+def write_row(out: npt.NDArray[np.uint32], base: npt.NDArray[np.uint32], words: Ids, bits: npt.NDArray[np.uint32]) -> None:
+    """Overwrite a packed row with a base, which may be shorter, and some words' bits beside it."""
+    out[: len(base)] = base
+    out[len(base) :] = 0
+    for place in range(len(words)):
+        out[words[place]] |= bits[place]
