@@ -20,8 +20,9 @@ from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.payload import load_grammar
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import TokenRows
 
 OURS, OURS_COLD, LLGUIDANCE, XGRAMMAR = "routine_grammar", "routine_grammar, no leaf yet", "llguidance", "xgrammar"
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'

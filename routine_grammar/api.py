@@ -25,8 +25,8 @@ from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
 from routine_grammar.grammar.turn import TurnScope, live_keys, possible_keys, turn_grammar, whole_grammar
 from routine_grammar.masks.distinct import AnyRows, rows_of
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, item_type, key_types
 from routine_grammar.routine.graph import START, Graph, Move

@@ -25,7 +25,8 @@ from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
 from routine_grammar.masks import walks
-from routine_grammar.masks.rows import Ids, Row, Run, TokenRows, VocabularyRows
+from routine_grammar.masks.leaf_rows import Ids, VocabularyRows
+from routine_grammar.masks.rows import Row, Run, TokenRows
 
 MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
 MAX_LIKELY = 64  # tokens of which it is told exactly how many more they need
@@ -90,7 +91,7 @@ class DistinctRows:
         """The tokens allowed at a place."""
         last, row = self._last
         if last is not place:
-            row = self._plain.row(place.row)
+            row = self._plain.row(self._plain.place(place.row))
             refused = [token for token, after in self._looked_at(place) if after is None or not self._watch.is_alive(after)]
             if refused:
                 row = Row.of(None, np.setdiff1d(row.allowed, np.array(refused, np.int32)), row.ends)
@@ -107,8 +108,9 @@ class DistinctRows:
 
         For some that go on within a string, where much can be equal to what is there, it is more than that.
         """
-        plain, allowed = self._plain.row(place.row).allowed, self.row(place).allowed
-        needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.tokens_after(place.row)
+        at = self._plain.place(place.row)
+        plain, allowed = self._plain.row(at).allowed, self.row(place).allowed
+        needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.tokens_after(at)
         needed = needed[np.isin(plain, allowed)]
         if elements(place.lists) or self.automaton.needs_several:
             looked_at = dict(self._looked_at(place))
@@ -182,7 +184,7 @@ class DistinctRows:
 
     def run(self, place: Watched, token: int | None) -> Run:
         """As `TokenRows.run`."""
-        run = self._plain.run(place.row, token)
+        run = self._plain.run(self._plain.place(place.row), token)
         places: list[Watched] = []
         for taken in run.tokens:
             after = self.after(places[-1] if places else place, taken)
@@ -212,7 +214,7 @@ class DistinctRows:
         count = elements(place.lists)
         suspects = self._suspects_of(place.row)
         if count > MAX_ROOM:
-            for token in self._plain.row(place.row).allowed.tolist():
+            for token in self._plain.row(self._plain.place(place.row)).allowed.tolist():
                 yield token, self._watch.after(place, self.vocabulary.tokens[token])
             return
         ends, begins = suspects.ends, suspects.begins
@@ -293,12 +295,10 @@ def _begun_string(text: bytes) -> str:
 
 
 AnyRows = TokenRows | DistinctRows
+AnyPlace = Any  # where a sequence stands: a `Place`, or a `Watched` one
 
 
 def rows_of(automaton: Automaton, shared: VocabularyRows) -> AnyRows:
     """The rows of an automaton over a vocabulary."""
     plain = TokenRows(automaton, shared)
     return DistinctRows(plain) if automaton.is_distinct else plain
-
-
-Place = Any  # where a sequence stands: a configuration, or a `Watched` one

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.automaton import Piece
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.bits import Bitmap, clear_bits, set_bits
-from routine_grammar.masks.distinct import AnyRows, Place
+from routine_grammar.masks.bits import clear_bits, set_bits
+from routine_grammar.masks.distinct import AnyPlace, AnyRows
 from routine_grammar.masks.rows import Run
 
+# Where a sequence stands after its last token (None: none yet), and how many tokens it is into a run of forced ones, where one
+# was looked for.
+_Step = tuple[AnyPlace, int | None, Run | None, int]
 
-class _Step(NamedTuple):
-    """Where a sequence stands after its last `token`: `taken` tokens into a run of forced ones, where that was looked for."""
 
-    place: Place
-    token: int | None = None
-    run: Run | None = None
-    taken: int = 0
-
-    @classmethod
-    def behind(cls, run: Run, place: int) -> _Step:
-        """Where a sequence stands after a token of a run; behind its last one no run is known yet."""
-        return cls(run.after[place], run.tokens[place], run if place + 1 < len(run.tokens) else None, place + 1)
+def _behind(run: Run, place: int) -> _Step:
+    """Where a sequence stands after a token of a run; behind its last one no run is known yet."""
+    return run.after[place], run.tokens[place], run if place + 1 < len(run.tokens) else None, place + 1
 
 
 class Matcher:
@@ -47,12 +41,14 @@ class Matcher:
         canonical: bool = False,
     ) -> None:
         self._rows = rows
+        self.words = rows.vocabulary.words  # of a packed row, 32 bits each
+        self.size = rows.vocabulary.size  # of the vocabulary, in tokens
         self._canonical = canonical
         self._ends = frozenset(rows.vocabulary.eos if eos is None else eos)
         self._eos = np.array(sorted(self._ends), np.int32)
         tokens = rows.vocabulary.tokens
         self._spelling_ends = np.array([end for end in sorted(self._ends) if end < len(tokens) and tokens[end]], np.int32)
-        self._history = [_Step(rows.start())]
+        self._history: list[_Step] = [(rows.start(), None, None, 0)]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
         if budget is not None:
@@ -63,16 +59,6 @@ class Matcher:
     def limit(self, budget: int) -> None:
         """Allow `budget` tokens in all from now on, the end-of-text token among them where there is room for it."""
         self._text_budget = budget - (self.tokens + self.fewest_tokens < budget)
-
-    @property
-    def words(self) -> int:
-        """Length of a packed row, in 32-bit words."""
-        return self._rows.vocabulary.words
-
-    @property
-    def size(self) -> int:
-        """How many tokens the vocabulary has."""
-        return self._rows.vocabulary.size
 
     @property
     def tokens(self) -> int:
@@ -95,8 +81,8 @@ class Matcher:
         return self._rows.fewest_tokens(self._place)
 
     @property
-    def _place(self) -> Place:
-        return self._history[-1].place
+    def _place(self) -> AnyPlace:
+        return self._history[-1][0]
 
     def advance(self, token_id: int) -> bool:
         """Take a token; False, and nothing changes, where it is not allowed.
@@ -104,9 +90,8 @@ class Matcher:
         Raises `VocabularyError` for an id outside the vocabulary. The budget is not checked here: a token over it is an
         engine's doing, and legal text.
         """
-        vocabulary = self._rows.vocabulary
-        if not 0 <= token_id < vocabulary.size:
-            raise VocabularyError(f"token id {token_id} is outside the vocabulary of {vocabulary.size} tokens")
+        if not 0 <= token_id < self.size:
+            raise VocabularyError(f"token id {token_id} is outside the vocabulary of {self.size} tokens")
         if self.finished:
             return False
         place, _, run, taken = self._history[-1]
@@ -114,15 +99,15 @@ class Matcher:
             if not self.may_end:
                 return False
             self._finished_at = self.tokens + 1
-            self._history.append(_Step(place))
+            self._history.append((place, None, None, 0))
             return True
         if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
-            self._history.append(_Step.behind(run, taken))
+            self._history.append(_behind(run, taken))
             return True
         after = self._rows.after(place, token_id)
         if after is None:
             return False
-        self._history.append(_Step(after, token_id))
+        self._history.append((after, token_id, None, 0))
         return True
 
     def advance_all(self, token_ids: Sequence[int]) -> bool:
@@ -144,7 +129,7 @@ class Matcher:
             return
         end = min(taken + len(token_ids), len(run.tokens))
         if run.tokens[taken:end] == tuple(token_ids[: end - taken]) and self._ends.isdisjoint(run.tokens[taken:end]):
-            self._history += [_Step.behind(run, place) for place in range(taken, end)]
+            self._history += [_behind(run, place) for place in range(taken, end)]
 
     def rollback(self, count: int) -> None:
         """Undo the last `count` tokens."""
@@ -177,26 +162,23 @@ class Matcher:
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:
         """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""
-        if len(row) < self._rows.vocabulary.words:
-            raise VocabularyError(f"a row of {len(row)} words can't hold {self._rows.vocabulary.size} tokens")
-        bits: Bitmap = row.view(np.uint32)
+        if len(row) < self.words:
+            raise VocabularyError(f"a row of {len(row)} words can't hold {self.size} tokens")
         if self.finished:
-            bits[:] = 0
-            return
-        if (forced := self._forced_token()) is not None:
-            bits[:] = 0
-            bits[forced >> 5] = 1 << (forced & 31)
-            return
-        allowed = self._rows.row(self._place)
-        if self._tokens_left() is None:
-            allowed.write(bits)
-            if len(self._spelling_ends):
-                clear_bits(bits, self._spelling_ends)
-            if allowed.ends:
-                set_bits(bits, self._eos)
+            row[:] = 0
+        elif (forced := self._forced_token()) is not None:
+            row[:] = 0
+            row.view(np.uint32)[forced >> 5] = 1 << (forced & 31)
+        elif self._tokens_left() is not None:
+            row[:] = 0
+            set_bits(row.view(np.uint32), self.allowed())
         else:
-            bits[:] = 0
-            set_bits(bits, self.allowed())
+            allowed = self._rows.row(self._place)
+            allowed.write(row)
+            if len(self._spelling_ends):
+                clear_bits(row.view(np.uint32), self._spelling_ends)
+            if allowed.ends:
+                set_bits(row.view(np.uint32), self._eos)
 
     def forced_pieces(self) -> list[Piece]:
         """The only bytes and marker symbols that can come next, up to the first choice."""
@@ -233,7 +215,7 @@ class Matcher:
         if run is None:
             run = self._rows.run(place, token)
             taken = 0
-            self._history[-1] = _Step(place, token, run, taken)
+            self._history[-1] = (place, token, run, taken)
         return run, taken
 
     def _forced_token(self) -> int | None:

@@ -1,48 +1,32 @@
 """Rows: the tokens allowed in a configuration, as a base bitmap of its leaf and a list of further tokens.
 
-A leaf's base holds the tokens that stay in it; it is made once a vocabulary and shared by all grammars. What leaves the leaf
-within a token is walked through its continuation; so a row inside a string costs a few hundred steps, not a vocabulary.
+A leaf's base holds the tokens that stay in it (`leaf_rows`); what leaves the leaf within a token is walked through its
+continuation; so a row inside a string costs a few hundred steps, not a vocabulary. What is known of a configuration, its row
+and where its tokens lead, is kept with it: sequences that come there again find an automaton over tokens.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, OVERFLOW, RETURN, SKELETON, Configuration
 from routine_grammar.automaton.tables import Handle
-from routine_grammar.errors import GrammarError
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
+from routine_grammar.masks.leaf_rows import Ids, VocabularyRows
 from routine_grammar.masks.spelling import spell, text_before
-from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
+from routine_grammar.masks.vocabulary import Trie
 
 MAX_RUN = 4096  # tokens
-
-Ids = npt.NDArray[np.int32]
+MAX_PLACES = 4096  # of a grammar, kept for sequences to come
 _NO_BASE = np.zeros(0, np.uint32)
-
-
-@dataclass(frozen=True, slots=True)
-class LeafRow:
-    """What a vocabulary can do from one leaf state: `base`, the tokens that stay, and a trie over what others leave with.
-
-    The tokens of the trie are numbers of `exits`, one array of token ids for each distinct rest.
-    """
-
-    base: Bitmap
-    rests: Trie
-    exits: tuple[Ids, ...]
 
 
 @dataclass(frozen=True)
@@ -52,21 +36,21 @@ class Row:
     base: Bitmap | None
     tokens: Ids
     ends: bool
-    _words: Ids = field(repr=False)
-    _bits: Bitmap = field(repr=False)
+    _packed: tuple[Ids, Ids, Ids] = field(repr=False)  # the base, then the words beside it and their bits
 
     @classmethod
     def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
         """A row, with its list in the form that writes fastest; takes `tokens`, in any order, for its own."""
         words, bits = np.empty_like(tokens), np.empty(len(tokens), np.uint32)
         count, used = walks.pack(tokens, words, bits)
-        return cls(base, tokens[:count], ends, words[:used], bits[:used])
+        beneath = _NO_BASE if base is None else base
+        return cls(base, tokens[:count], ends, (beneath.view(np.int32), words[:used], bits[:used].view(np.int32)))
 
-    def write(self, out: Bitmap) -> None:
-        """Overwrite `out` with the row's bits."""
-        walks.write_row(out, _NO_BASE if self.base is None else self.base, self._words, self._bits)
+    def write(self, out: Ids) -> None:
+        """Overwrite a packed row, int32, with the tokens' bits."""
+        walks.write_row(out, *self._packed)
 
-    @cached_property
+    @property
     def allowed(self) -> Ids:
         """The allowed token ids, sorted; ends of text not among them."""
         if self.base is None:
@@ -86,31 +70,6 @@ class Run(NamedTuple):
 _NO_RUN = Run((), (), False)
 
 
-@dataclass(frozen=True, slots=True)
-class CountedRow:
-    """What counts need to know of the tokens from one state of a counted leaf.
-
-    `staying` are the tokens that stay in the leaf, by rising `needs`: the characters that they complete and that it takes at
-    least to the end from there. `closing` are the tokens that end it with their last byte, `exits` [per exit of the leaf row]
-    those that end it earlier, each with how many characters they complete.
-    """
-
-    staying: Ids
-    needs: Ids
-    closing: Ids
-    closing_counts: Ids
-    exit_counts: tuple[Ids, ...]
-    most: int
-
-
-class Landing(NamedTuple):
-    """Tokens that lead from one leaf state to another (RETURN: that end the leaf), and how many characters they complete."""
-
-    state: int
-    completed: int
-    tokens: Ids
-
-
 class Group(NamedTuple):
     """Tokens that lead to one configuration; `stays`: all within the leaf at hand."""
 
@@ -119,87 +78,23 @@ class Group(NamedTuple):
     stays: bool = False
 
 
-class VocabularyRows:
-    """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
+class Place:
+    """A configuration, and what is known of it by now: its `row`, and where its tokens lead.
 
-    _made: ClassVar[weakref.WeakKeyDictionary[Vocabulary, VocabularyRows]] = weakref.WeakKeyDictionary()
-    _making: ClassVar[threading.Lock] = threading.Lock()
+    `key` is the same for equal configurations. `fewest` tokens suffice to end the text; `runs` are the forced tokens from here
+    on, by the text before them, and `is_free` says that there are none whatever that is.
+    """
 
-    def __init__(self, vocabulary: Vocabulary, library: LeafLibrary) -> None:
-        self.vocabulary = vocabulary
-        self.library = library
-        self._leaf_rows: dict[int, LeafRow] = {}
-        self._counted_rows: dict[int, CountedRow] = {}
-        self._landings: dict[int, tuple[Landing, ...]] = {}
-        self.lock = threading.RLock()
-        self.out = np.zeros(vocabulary.size, np.int32)
-        self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
-        self._states = np.zeros(vocabulary.longest + 1, np.int32)
-        self._exits = np.zeros(vocabulary.size, np.int32)
+    __slots__ = ("after", "configuration", "fewest", "is_free", "key", "row", "runs")
 
-    @classmethod
-    def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
-        """The one of this process for a vocabulary, over the shared leaf library."""
-        with cls._making:
-            made = cls._made.get(vocabulary)
-            if made is None:
-                made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
-            return made
-
-    def leaf_row(self, state: int, t: Handle) -> LeafRow:
-        """The leaf row of a leaf state, made on first use."""
-        with self.lock:
-            if state not in self._leaf_rows:
-                self._leaf_rows[state] = self._make(state, t)
-            return self._leaf_rows[state]
-
-    def counted_row(self, state: int, t: Handle) -> CountedRow:
-        """The counts of a state of a counted leaf, made on first use."""
-        with self.lock:
-            if state not in self._counted_rows:
-                self._counted_rows[state] = self._count(state, t)
-            return self._counted_rows[state]
-
-    def landings(self, state: int, t: Handle) -> tuple[Landing, ...]:
-        """Where the tokens lead that stay in a leaf from a state; looked for on first use."""
-        with self.lock:
-            if state not in self._landings:
-                self._landings[state] = self._land(state, t)
-            return self._landings[state]
-
-    def _land(self, state: int, t: Handle) -> tuple[Landing, ...]:
-        lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
-        counts = np.zeros_like(self._states)
-        walks.scan_landings(t, self.vocabulary.trie, state, self._states, counts, lands, completed)
-        staying = np.flatnonzero(lands != DEAD).astype(np.int32)
-        ways, groups = np.unique(np.stack([lands[staying], completed[staying]]), axis=1, return_inverse=True)
-        order = np.argsort(groups, kind="stable")
-        parts = np.split(staying[order], np.cumsum(np.bincount(groups, minlength=ways.shape[1]))[:-1])
-        return tuple(Landing(state, completed, ids) for (state, completed), ids in zip(ways.T.tolist(), parts, strict=True))
-
-    def _count(self, state: int, t: Handle) -> CountedRow:
-        vocabulary = self.vocabulary
-        needs = np.full(vocabulary.size, -1, np.int32)
-        counts = np.zeros_like(self._states)
-        found = walks.scan_counted(t, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
-        of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
-        exits = tuple(np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, t).exits)
-        staying = np.flatnonzero(needs >= 0).astype(np.int32)
-        staying = staying[np.argsort(needs[staying], kind="stable")]
-        closing = np.flatnonzero(needs <= -2).astype(np.int32)
-        closing_counts = -2 - needs[closing]
-        most = max((int(part.max(initial=0)) for part in (needs, closing_counts, *exits)), default=0)
-        return CountedRow(staying, needs[staying], closing, closing_counts, exits, most)
-
-    def _make(self, state: int, t: Handle) -> LeafRow:
-        tokens = self.vocabulary.tokens
-        base = np.zeros(self.vocabulary.words, np.uint32)
-        count = walks.scan_leaf(t, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
-        rests: dict[bytes, list[int]] = {}
-        for token, taken in zip(self.out[:count].tolist(), self._exits[:count].tolist(), strict=True):
-            rests.setdefault(tokens[token][taken:], []).append(token)
-        exits = tuple(np.array(ids, np.int32) for ids in rests.values())
-        return LeafRow(base, build_trie(list(rests)), exits)
+    def __init__(self, configuration: Configuration, key: bytes) -> None:
+        self.configuration = configuration
+        self.key = key
+        self.row: Row | None = None
+        self.after: dict[int, Place] = {}
+        self.fewest: int | None = None
+        self.runs: dict[str, Run] = {}
+        self.is_free = False
 
 
 class TokenRows:
@@ -209,42 +104,54 @@ class TokenRows:
         self.automaton = automaton
         self.vocabulary = rows.vocabulary
         self._shared = rows
+        self._places: dict[bytes, Place] = {}
         self._rows: dict[bytes, Row] = {}
-        self._reach: dict[bytes, Ids] = {}
-        self._needed: dict[bytes, int] = {}
-        self._runs: dict[tuple[bytes, str], Run] = {}
-        self._unforced: set[bytes] = set()
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
 
-    def start(self) -> Configuration:
+    def start(self) -> Place:
         """Where every sequence begins."""
-        return self.automaton.start()
+        return self.place(self.automaton.start())
 
-    def configuration(self, place: Configuration) -> Configuration:
-        """The configuration at a place: itself."""
-        return place
+    def place(self, configuration: Configuration) -> Place:
+        """The place of a configuration, which then is the place's own."""
+        key = _key(configuration)
+        known = self._places.get(key)
+        if known is not None:
+            return known
+        if len(self._places) >= MAX_PLACES:  # sequences keep those that they are at
+            self._places.clear()
+            self._rows.clear()
+        return self._places.setdefault(key, Place(configuration, key))
 
-    def farthest(self, configuration: Configuration) -> int:
-        """How many tokens may suffice to end the text from anywhere behind a configuration, or more."""
+    def configuration(self, place: Place) -> Configuration:
+        """The configuration at a place."""
+        return place.configuration
+
+    def farthest(self, place: Place) -> int:
+        """How many tokens may suffice to end the text from anywhere behind a place, or more."""
         return self.automaton.farthest
 
-    def row(self, configuration: Configuration) -> Row:
-        """The tokens allowed in a configuration."""
-        key = self._row_key(configuration)
-        row = self._rows.get(key)
+    def row(self, place: Place) -> Row:
+        """The tokens allowed at a place."""
+        row = place.row
         if row is None:
-            with self._shared.lock:
-                row = self._rows[key] = self._make(configuration)
+            key = self._row_key(place)
+            row = self._rows.get(key)
+            if row is None:
+                with self._shared.lock:
+                    row = self._rows[key] = self._make(place.configuration)
+            place.row = row
         return row
 
-    def _row_key(self, configuration: Configuration) -> bytes:
+    def _row_key(self, place: Place) -> bytes:
         """What a row depends on: of a count no more than tells which tokens of the vocabulary pass a bound."""
+        configuration = place.configuration
         if not configuration[3]:
-            return _key(configuration)
+            return place.key
         low, high = self._left(configuration)
         most = self._shared.counted_row(int(configuration[0]), self.automaton.handle).most
         if self._is_tight(low, high, most):
-            return _key(configuration)
+            return place.key
         key = configuration.copy()
         key[2], key[3] = min(max(low, 0), most + 1), -1 - min(high, most)
         return _key(key)
@@ -259,54 +166,52 @@ class TokenRows:
         count = int(configuration[2])
         return low - count, NO_BOUNDS if high == NO_BOUNDS else high - count
 
-    def fewest_tokens(self, configuration: Configuration) -> int:
+    def fewest_tokens(self, place: Place) -> int:
         """How few tokens suffice to end the text: those of its shortest completion in bytes, written in fewest tokens."""
-        key = _key(configuration)
-        if key not in self._needed:
+        if place.fewest is None:
             numbers = {symbol: 256 + number for number, symbol in enumerate(self.automaton.symbols)}
-            completion = self.automaton.shortest_completion(configuration)
+            completion = self.automaton.shortest_completion(place.configuration)
             pieces = np.array([piece if isinstance(piece, int) else numbers[piece] for piece in completion], np.int32)
             costs = np.zeros(len(pieces) + 1, np.int32)
-            self._needed[key] = int(walks.fewest_tokens(self.vocabulary.trie, pieces, costs))
-        return self._needed[key]
+            place.fewest = int(walks.fewest_tokens(self.vocabulary.trie, pieces, costs))
+        return place.fewest
 
-    def tokens_after(self, configuration: Configuration) -> Ids:
-        """For each token of `row(configuration).allowed`: how few further tokens suffice to end the text after it."""
-        key = _key(configuration)
-        if key not in self._reach:
-            with self._shared.lock:
-                self._reach[key] = self._tokens_after(configuration)
-        return self._reach[key]
+    def tokens_after(self, place: Place) -> Ids:
+        """For each token of `row(place).allowed`: how few further tokens suffice to end the text after it."""
+        with self._shared.lock:
+            known = self._shared.needed.get(place)
+            if known is None:
+                known = self._tokens_after(place)
+                self._shared.needed.put(place, known)
+            return known
 
-    def run(self, configuration: Configuration, token: int | None) -> Run:
-        """The tokens that spell what is forced from a configuration on, as the tokenizer writes them behind another token.
+    def run(self, place: Place, token: int | None) -> Run:
+        """The tokens that spell what is forced from a place on, as the tokenizer writes them behind another token.
 
         Where the vocabulary does not know its tokenizer: the tokens that are the only ones allowed.
         """
-        configuration_key = _key(configuration)
-        if configuration_key in self._unforced:
+        if place.is_free:
             return _NO_RUN
-        key = configuration_key, text_before(self.vocabulary, token)
-        run = self._runs.get(key)
+        before = text_before(self.vocabulary, token)
+        run = place.runs.get(before)
         if run is None:
             with self._shared.lock:
-                run = self._run(configuration, key[1])
+                run = self._run(place, before)
             if run is _NO_RUN:
-                self._unforced.add(configuration_key)
+                place.is_free = True
             else:
-                self._runs[key] = run
+                place.runs[before] = run
         return run
 
-    def _run(self, configuration: Configuration, before: str) -> Run:
-        pieces, end = self.automaton.forced_run(configuration)
+    def _run(self, place: Place, before: str) -> Run:
+        pieces, end = self.automaton.forced_run(place.configuration)
         follows = self.automaton.next_bytes(end)
         if not pieces and follows.any():
             return _NO_RUN
-        if self.vocabulary.encode is not None:
-            tokens = spell(self.vocabulary, before, pieces, follows)
-        else:
-            tokens = self._only_allowed(configuration)
-        ways = [configuration]
+        tokens = (
+            self._only_allowed(place) if self.vocabulary.encode is None else spell(self.vocabulary, before, pieces, follows)
+        )
+        ways = [place]
         for token in tokens:
             after = self.after(ways[-1], token)
             assert after is not None
@@ -314,43 +219,52 @@ class TokenRows:
         ends = not follows.any() and (last := self.row(ways[-1])).ends and not len(last.allowed)
         return Run(tuple(tokens), tuple(ways[1:]), ends)
 
-    def _only_allowed(self, configuration: Configuration) -> list[int]:
+    def _only_allowed(self, place: Place) -> list[int]:
         """The tokens that follow as long as there is but one, and not the end."""
         tokens: list[int] = []
-        while len(tokens) < MAX_RUN and not (row := self.row(configuration)).ends and len(row.allowed) == 1:
+        while len(tokens) < MAX_RUN and not (row := self.row(place)).ends and len(row.allowed) == 1:
             tokens.append(int(row.allowed[0]))
-            after = self.after(configuration, tokens[-1])
+            after = self.after(place, tokens[-1])
             assert after is not None
-            configuration = after
+            place = after
         return tokens
 
-    def after(self, configuration: Configuration, token_id: int) -> Configuration | None:
-        """The configuration after a token; None where it is not allowed."""
-        data = self.vocabulary.tokens[token_id]
-        if data:
-            try:
-                return self.automaton.after(configuration, data)
-            except GrammarError:  # nested deeper than the return stack: such tokens are masked
-                return None
-        symbol = self.symbol_of(token_id)
-        return None if symbol is None else self.automaton.after_symbol(configuration, symbol)
+    def after(self, place: Place, token_id: int) -> Place | None:
+        """The place after a token; None where it is not allowed."""
+        known = place.after.get(token_id)
+        if known is not None:
+            return known
+        configuration = self._configuration_after(place.configuration, token_id)
+        if configuration is None:
+            return None
+        after = place.after[token_id] = self.place(configuration)
+        return after
+
+    def _configuration_after(self, configuration: Configuration, token_id: int) -> Configuration | None:
+        if not self.vocabulary.tokens[token_id]:
+            symbol = self.symbol_of(token_id)
+            return None if symbol is None else self.automaton.after_symbol(configuration, symbol)
+        after = np.empty_like(configuration)
+        blob, offsets = self.vocabulary.blob, self.vocabulary.offsets
+        state = self.automaton.run(lambda t: walks.take_token(t, configuration, after, blob, offsets, token_id))
+        return None if state in (DEAD, OVERFLOW) else after  # nested deeper than the return stack: such tokens are masked
 
     def symbol_of(self, token_id: int) -> str | None:
         """The symbol of the automaton that a token is, if it is one."""
         return self.automaton.symbols[self.symbol_tokens.index(token_id)] if token_id in self.symbol_tokens else None
 
-    def _tokens_after(self, configuration: Configuration) -> Ids:
-        allowed = self.row(configuration).allowed
+    def _tokens_after(self, place: Place) -> Ids:
+        configuration, allowed = place.configuration, self.row(place).allowed
         symbols = np.isin(allowed, self.symbol_tokens)
         needed = np.zeros(len(allowed), np.int32)
-        for place in np.flatnonzero(symbols):
-            symbol = self.automaton.symbols[self.symbol_tokens.index(int(allowed[place]))]
+        for number in np.flatnonzero(symbols):
+            symbol = self.automaton.symbols[self.symbol_tokens.index(int(allowed[number]))]
             after = self.automaton.after_symbol(configuration, symbol)
             assert after is not None
-            needed[place] = self.fewest_tokens(after)
+            needed[number] = self.fewest_tokens(self.place(after))
         of_token = np.zeros(self.vocabulary.size, np.int32)
         for group in self.grouped(configuration):
-            of_token[group.tokens] = self.fewest_tokens(group.lead)
+            of_token[group.tokens] = self.fewest_tokens(self.place(group.lead))
         needed[~symbols] = of_token[allowed[~symbols]]
         return needed
 
@@ -410,7 +324,7 @@ class TokenRows:
         tokens = np.flatnonzero(groups >= 0).astype(np.int32)
         order = np.argsort(groups[tokens], kind="stable")
         parts = np.split(tokens[order], np.cumsum(np.bincount(groups[tokens], minlength=used))[:-1]) if used else []
-        return [Group(part, lead) for part, lead in zip(parts, leads[:used], strict=True)]
+        return [Group(part, lead.copy()) for part, lead in zip(parts, leads[:used], strict=True)]
 
     def _make(self, configuration: Configuration) -> Row:
         ends = self.automaton.may_end(configuration)
@@ -436,7 +350,7 @@ class TokenRows:
         after = self._returned(configuration)
         tokens = [leaf.exits[rest] for rest in self._walked(after, leaf.rests)]
         if self._shared.library.accepting[state]:
-            continuation = self.row(after)
+            continuation = self.row(self.place(after))
             tokens.append(continuation.allowed)
         return leaf.base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 

@@ -10,11 +10,25 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.jit import jit
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, copy, step
+from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, copy, step, take_bytes
 from routine_grammar.automaton.tables import Handle, completes, counted_row, leaf_accepts, leaf_next
 from routine_grammar.masks.vocabulary import Trie
 
 Ids = npt.NDArray[np.int32]
+
+
+@jit
+def take_token(
+    t: Handle,
+    before: Configuration,
+    row: Configuration,
+    blob: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    token: int,
+) -> int:
+    """Write the configuration after a token's bytes to `row`; returns its state, or the code that stopped it."""
+    copy(row, before)
+    return take_bytes(t, row, blob[offsets[token] : offsets[token + 1]])
 
 
 @jit
@@ -275,7 +289,7 @@ def pack(tokens: Ids, words: Ids, bits: npt.NDArray[np.uint32]) -> tuple[int, in
 
 
 @jit
-def write_row(out: npt.NDArray[np.uint32], base: npt.NDArray[np.uint32], words: Ids, bits: npt.NDArray[np.uint32]) -> None:
+def write_row(out: Ids, base: Ids, words: Ids, bits: Ids) -> None:
     """Overwrite a packed row with a base, which may be shorter, and some words' bits beside it."""
     out[: len(base)] = base
     out[len(base) :] = 0

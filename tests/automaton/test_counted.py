@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary, compile_counted, compile_leaf
-from routine_grammar.automaton.step import COUNTED, HEAD
+from routine_grammar.automaton.step import COUNTED
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.terminals import JsonString
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Node, Sequence
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import TokenRows
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary
 
@@ -172,12 +173,11 @@ def test_masks_are_what_stepping_allows(low: int, more: int, seed: int) -> None:
             if vocabulary.tokens[token] and rows.after(matcher._place, token) is not None
         ]
         assert [token for token in allowed.tolist() if token not in vocabulary.eos] == stepped
-        for group in rows.grouped(matcher._place):
+        for group in rows.grouped(matcher._place.configuration):
             for token in group.tokens.tolist():
                 after = rows.after(matcher._place, token)
                 assert after is not None
-                used = HEAD + int(after[1])
-                assert group.lead[:used].tolist() == after[:used].tolist()
+                assert rows.place(group.lead) is after
         assert matcher.advance(int(rng.choice(allowed)))
 
 

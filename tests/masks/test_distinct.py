@@ -14,8 +14,8 @@ from routine_grammar.api import Grammar, compile_schema
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.masks.distinct import DistinctRows, rows_of
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import VocabularyRows
 from tests.automaton.test_distinct import SCHEMAS, SHORT, unique
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.step import HEAD
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import TokenRows
 from routine_grammar.masks.vocabulary import Vocabulary
 from tests.grammars import ALPHABET, grammars
 from tests.scale import SCALE
@@ -67,16 +67,15 @@ def test_tokens_are_grouped_by_where_they_lead(grammar: Grammar, seed: int) -> N
     place = rows.start()
     for _ in range(12):
         allowed = rows.row(place).allowed.tolist()
-        leads = {token: group.lead for group in rows.grouped(place) for token in group.tokens.tolist()}
+        leads = {token: group.lead for group in rows.grouped(place.configuration) for token in group.tokens.tolist()}
         assert sorted(leads) == [token for token in allowed if vocabulary.tokens[token]]
         for token, lead in leads.items():
             after = rows.after(place, token)
             assert after is not None
-            used = HEAD + int(after[1])
-            assert lead[:used].tolist() == after[:used].tolist()
+            assert rows.place(lead) is after
         if not leads:
             break
-        place = leads[rng.choice(sorted(leads))]
+        place = rows.place(leads[rng.choice(sorted(leads))])
 
 
 def test_a_budget_that_is_too_small_by_now_leaves_the_shortest_way() -> None:

@@ -18,8 +18,9 @@ from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.demo.model import demo_model_path
 from routine_grammar.errors import VocabularyError
 from routine_grammar.grammar.tree import Choice, Grammar, Leaf, Literal, Marker, Sequence
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.rows import TokenRows
 from tests.grammars import grammars, sample
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary

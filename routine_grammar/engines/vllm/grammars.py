@@ -17,8 +17,8 @@ from routine_grammar.automaton.distinct import require_enough
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.masks.distinct import AnyRows, rows_of
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.rows import VocabularyRows
 from routine_grammar.masks.vocabulary import Vocabulary
 
 MAX_COMPILED = 1024

@@ -19,7 +19,8 @@ from routine_grammar.engines.vllm import drafts
 from routine_grammar.errors import EngineError
 from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
-from routine_grammar.masks.rows import TokenRows, VocabularyRows
+from routine_grammar.masks.leaf_rows import VocabularyRows
+from routine_grammar.masks.rows import TokenRows
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary
 

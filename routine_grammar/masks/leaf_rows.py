@@ -1,0 +1,169 @@
+"""Leaf rows: what a vocabulary can do from one state of a leaf, made once a vocabulary and shared by all grammars."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.automaton.step import DEAD, HEAD, STACK
+from routine_grammar.automaton.tables import Handle
+from routine_grammar.masks import walks
+from routine_grammar.masks.bits import Bitmap
+from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
+
+Ids = npt.NDArray[np.int32]
+MAX_NEEDED_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRow:
+    """What a vocabulary can do from one leaf state: `base`, the tokens that stay, and a trie over what others leave with.
+
+    The tokens of the trie are numbers of `exits`, one array of token ids for each distinct rest.
+    """
+
+    base: Bitmap
+    rests: Trie
+    exits: tuple[Ids, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRow:
+    """What counts need to know of the tokens from one state of a counted leaf.
+
+    `staying` are the tokens that stay in the leaf, by rising `needs`: the characters that they complete and that it takes at
+    least to the end from there. `closing` are the tokens that end it with their last byte, `exits` [per exit of the leaf row]
+    those that end it earlier, each with how many characters they complete.
+    """
+
+    staying: Ids
+    needs: Ids
+    closing: Ids
+    closing_counts: Ids
+    exit_counts: tuple[Ids, ...]
+    most: int
+
+
+class Landing(NamedTuple):
+    """Tokens that lead from one leaf state to another (RETURN: that end the leaf), and how many characters they complete."""
+
+    state: int
+    completed: int
+    tokens: Ids
+
+
+class Needed:
+    """How many tokens suffice after each allowed one, by the place: those asked for last, up to a bound on their bytes.
+
+    Not safe to use from several threads at once.
+    """
+
+    def __init__(self, most_bytes: int = MAX_NEEDED_BYTES) -> None:
+        self._known: OrderedDict[object, Ids] = OrderedDict()
+        self._most = most_bytes
+        self._bytes = 0
+
+    def get(self, place: object) -> Ids | None:
+        """What is known of a place."""
+        known = self._known.get(place)
+        if known is not None:
+            self._known.move_to_end(place)
+        return known
+
+    def put(self, place: object, needed: Ids) -> None:
+        """Keep what a place's tokens need."""
+        self._known[place] = needed
+        self._bytes += needed.nbytes
+        while self._bytes > self._most and len(self._known) > 1:
+            self._bytes -= self._known.popitem(last=False)[1].nbytes
+
+
+class VocabularyRows:
+    """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
+
+    _made: ClassVar[weakref.WeakKeyDictionary[Vocabulary, VocabularyRows]] = weakref.WeakKeyDictionary()
+    _making: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, vocabulary: Vocabulary, library: LeafLibrary) -> None:
+        self.vocabulary = vocabulary
+        self.library = library
+        self._leaf_rows: dict[int, LeafRow] = {}
+        self._counted_rows: dict[int, CountedRow] = {}
+        self._landings: dict[int, tuple[Landing, ...]] = {}
+        self.needed = Needed()
+        self.lock = threading.RLock()
+        self.out = np.zeros(vocabulary.size, np.int32)
+        self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
+        self._states = np.zeros(vocabulary.longest + 1, np.int32)
+        self._exits = np.zeros(vocabulary.size, np.int32)
+
+    @classmethod
+    def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
+        """The one of this process for a vocabulary, over the shared leaf library."""
+        with cls._making:
+            made = cls._made.get(vocabulary)
+            if made is None:
+                made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
+            return made
+
+    def leaf_row(self, state: int, t: Handle) -> LeafRow:
+        """The leaf row of a leaf state, made on first use."""
+        with self.lock:
+            if state not in self._leaf_rows:
+                self._leaf_rows[state] = self._make(state, t)
+            return self._leaf_rows[state]
+
+    def counted_row(self, state: int, t: Handle) -> CountedRow:
+        """The counts of a state of a counted leaf, made on first use."""
+        with self.lock:
+            if state not in self._counted_rows:
+                self._counted_rows[state] = self._count(state, t)
+            return self._counted_rows[state]
+
+    def landings(self, state: int, t: Handle) -> tuple[Landing, ...]:
+        """Where the tokens lead that stay in a leaf from a state; looked for on first use."""
+        with self.lock:
+            if state not in self._landings:
+                self._landings[state] = self._land(state, t)
+            return self._landings[state]
+
+    def _land(self, state: int, t: Handle) -> tuple[Landing, ...]:
+        lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
+        counts = np.zeros_like(self._states)
+        walks.scan_landings(t, self.vocabulary.trie, state, self._states, counts, lands, completed)
+        staying = np.flatnonzero(lands != DEAD).astype(np.int32)
+        ways, groups = np.unique(np.stack([lands[staying], completed[staying]]), axis=1, return_inverse=True)
+        order = np.argsort(groups, kind="stable")
+        parts = np.split(staying[order], np.cumsum(np.bincount(groups, minlength=ways.shape[1]))[:-1])
+        return tuple(Landing(state, completed, ids) for (state, completed), ids in zip(ways.T.tolist(), parts, strict=True))
+
+    def _count(self, state: int, t: Handle) -> CountedRow:
+        vocabulary = self.vocabulary
+        needs = np.full(vocabulary.size, -1, np.int32)
+        counts = np.zeros_like(self._states)
+        found = walks.scan_counted(t, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
+        of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
+        exits = tuple(np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, t).exits)
+        staying = np.flatnonzero(needs >= 0).astype(np.int32)
+        staying = staying[np.argsort(needs[staying], kind="stable")]
+        closing = np.flatnonzero(needs <= -2).astype(np.int32)
+        closing_counts = -2 - needs[closing]
+        most = max((int(part.max(initial=0)) for part in (needs, closing_counts, *exits)), default=0)
+        return CountedRow(staying, needs[staying], closing, closing_counts, exits, most)
+
+    def _make(self, state: int, t: Handle) -> LeafRow:
+        tokens = self.vocabulary.tokens
+        base = np.zeros(self.vocabulary.words, np.uint32)
+        count = walks.scan_leaf(t, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
+        rests: dict[bytes, list[int]] = {}
+        for token, taken in zip(self.out[:count].tolist(), self._exits[:count].tolist(), strict=True):
+            rests.setdefault(tokens[token][taken:], []).append(token)
+        exits = tuple(np.array(ids, np.int32) for ids in rests.values())
+        return LeafRow(base, build_trie(list(rests)), exits)
