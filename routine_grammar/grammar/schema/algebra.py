@@ -65,6 +65,7 @@ class Algebra:
         self._looking: set[str] = set()
         self._may_be: dict[str, bool] = {}
         self._asking: set[str] = set()
+        self._known: dict[tuple[Kind, Kind], Shape] = {}  # of the pairs of objects and of arrays that met, in what
         self._met = 0
         self._depth = 0
 
@@ -219,6 +220,13 @@ class Algebra:
         return Shape(tuple(found))
 
     def _meet(self, one: Kind, other: Kind) -> Shape:
+        if isinstance(one, Array | Object) and type(one) is type(other):
+            if (one, other) not in self._known:
+                self._known[one, other] = self._meet_anew(one, other)
+            return self._known[one, other]
+        return self._meet_anew(one, other)
+
+    def _meet_anew(self, one: Kind, other: Kind) -> Shape:
         self._met += not (isinstance(one, Value) or isinstance(other, Value))
         if self._met > MAX_MEETINGS:
             raise Undecided(f"more than {MAX_MEETINGS} pairs of alternatives, the bound")

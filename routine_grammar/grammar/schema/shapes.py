@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from routine_grammar.grammar.json_number import Bound
 
@@ -20,6 +20,31 @@ MAX_EXPONENT_DIGITS = 1_000
 
 def _anything() -> Shape:
     return ANYTHING
+
+
+class _Hashed:
+    """Has room for a hash."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
+T = TypeVar("T", bound=_Hashed)
+
+
+def _hashed_once(kind: type[T]) -> type[T]:
+    """Keep the hash of what is looked up again and again, and is as deep as its schema."""
+    generated = cast(Callable[[T], int], kind.__hash__)
+
+    def __hash__(self: T) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", generated(self))
+            return self._hash
+
+    kind.__hash__ = __hash__  # type: ignore[assignment]
+    return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +79,9 @@ class String:
     pointer: str = field(default="", compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Contained:
+class Contained(_Hashed):
     """How many items of an array, those before `start` not counted, are of a shape: `low` to `high`.
 
     `looked_at`: no such item counts as unevaluated.
@@ -68,8 +94,9 @@ class Contained:
     looked_at: bool = False
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Array:
+class Array(_Hashed):
     """Arrays of `low` to `high` items: the first ones of the shapes of `prefix`, the others of `rest`.
 
     `looked_at`: how many of the first items some schema has as its own; None: all. Only kept where that matters.
@@ -86,8 +113,9 @@ class Array:
     pointer: str = field(default="", compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(_Hashed):
     """What one schema says of properties that no schema declares: by patterns of their names, else `rest`.
 
     `rest` None: it says nothing.
@@ -97,8 +125,9 @@ class Layer:
     rest: Shape | None = None
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Member:
+class Member(_Hashed):
     """A property of its own; `declared`: some schema has it among its properties, and does not only require or forbid it."""
 
     shape: Shape
@@ -106,16 +135,18 @@ class Member:
     declared: bool = True
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Some:
+class Some(_Hashed):
     """That some property has a name of `names` and a value of `shape`."""
 
     names: String
     shape: Shape
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Object:
+class Object(_Hashed):
     """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
 
     `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `some`: properties that there are.
@@ -150,8 +181,9 @@ class Anything:
 Kind = Value | Number | String | Array | Object | Named | Anything
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(_Hashed):
     """A union of kinds; without any there is no such value."""
 
     kinds: tuple[Kind, ...]
