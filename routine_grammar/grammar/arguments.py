@@ -26,6 +26,8 @@ from routine_grammar.patterns.text import escape
 
 _MAX_REFERENCES = 16
 
+Members = Sequence[tuple[str, Node, bool]]
+
 
 class Arguments(Protocol):
     """A way to write arguments."""
@@ -39,8 +41,8 @@ class Arguments(Protocol):
     def key(self, name: str) -> Node:
         """A memory key."""
 
-    def all_of(self, compiler: SchemaCompiler, members: Sequence[tuple[str, Node, bool]]) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required."""
+    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
 
 
 def arguments_of(dialect: Dialect, form: JsonForm) -> Arguments:
@@ -66,9 +68,9 @@ class JsonArguments:
         """A memory key."""
         return value_literal(name, self.form)
 
-    def all_of(self, compiler: SchemaCompiler, members: Sequence[tuple[str, Node, bool]]) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required."""
-        return compiler.layout.object_of(members)
+    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
+        return compiler.layout.object_of(members, None, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,12 @@ class BlockArguments:
         """A memory key: an identifier is read as text whatever types a schema names."""
         return Literal(name + self._end)
 
-    def all_of(self, compiler: SchemaCompiler, members: Sequence[tuple[str, Node, bool]]) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required."""
+    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
         blocks = []
+        if low > sum(required for _, _, required in members) or (high is not None and high < len(members)):
+            keyword = "maxProperties" if high is not None and high < len(members) else "minProperties"
+            raise self._declined("arguments can't be counted", f"/{keyword}", keyword)
         for name, value, required in members:
             if not name or name != name.strip() or set(name) & set("<>") or not name.isprintable():
                 told = f"a parameter of the name {name!r:.80} can't be written"

@@ -72,7 +72,7 @@ class _Trial:
 
     def _of_call(self, step: model.Step, tool: Tool) -> Iterator[Fault]:
         try:
-            self._maker.require_arguments(tool)
+            self._maker.presences(tool)
         except SchemaError as error:
             yield Fault(step.id, None, error)
         for name in tool.parameters:
@@ -117,22 +117,21 @@ class _Trial:
 
     def _measure(self, step: model.Step, tool: Tool) -> None:
         """Count the nodes of a step's call without keys. Raises where a bound is passed."""
-        required = set(tool.input_schema.get("required", ()))
         sources = [(name, step.arguments.get(name)) for name in tool.parameters]
         shape = tuple(
-            (name, isinstance(source, (*FIXED, model.AnyKey)), name in required or isinstance(source, FIXED))
+            (name, isinstance(source, (*FIXED, model.AnyKey)), isinstance(source, FIXED))
             for name, source in sources
             if not isinstance(source, model.Omit)
         )
         if (tool.name, shape) in self._sizes:
             return
-        members = [
-            (name, Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name), needed)
-            for name, known, needed in shape
-        ]
-        node = self._maker.call_of(tool, self._maker.written.all_of(self._maker.schema_compiler(tool), members))
+        values = {
+            name: Choice((Literal("0"), Literal("1"))) if known else self._maker.literal(tool, name) for name, known, _ in shape
+        }
+        fixed = [name for name, _, is_fixed in shape if is_fixed]
+        node = self._maker.call_of(tool, self._maker.arguments_of(tool, values, fixed))
         grammar = Grammar(node, reachable(node, self._maker.rules))
-        self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(members)
+        self._sizes[tool.name, shape] = sum(1 for _ in grammar.nodes()) + 4 * len(values)
 
     def of_positions(self) -> Iterator[Fault]:
         """What is wrong with the turn at a position as a whole; turns are made only where they may be too large."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,13 @@ from routine_grammar.errors import (
     RoutineError,
     RoutineGrammarError,
     SchemaError,
-    UnsupportedSchemaError,
 )
 from routine_grammar.grammar.arguments import Arguments, arguments_of
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, turn_form, value_literal
+from routine_grammar.grammar.presence import Presence, presences
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
 from routine_grammar.grammar.schema.layout import LeafNames
-from routine_grammar.grammar.schema.reading import ANNOTATIONS
 from routine_grammar.grammar.tree import (
     EMPTY,
     Call,
@@ -140,6 +139,7 @@ class TurnMaker:
     _value_rules: dict[Node, str] = field(default_factory=dict)
     _literals: dict[tuple[str, str], Node] = field(default_factory=dict)
     _assignable: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    _presences: dict[str, list[Presence]] = field(default_factory=dict)
     _schemas: dict[str, SchemaCompiler] = field(default_factory=dict)
     _leaves: LeafNames = field(default_factory=LeafNames)
     _answers: dict[str, int] = field(default_factory=dict)
@@ -243,29 +243,31 @@ class TurnMaker:
         return self.scope.dialect.call(Literal(spelled.text[1:-1]), arguments)
 
     def _arguments(self, step: model.Step, tool: Tool, keys: Sequence[MemoryKey], item: int | None) -> Node:
-        self.require_arguments(tool)
-        required = set(tool.input_schema.get("required", ()))
-        members = []
-        for name in tool.parameters:
-            source = step.arguments.get(name)
-            if not isinstance(source, model.Omit):
-                value = self.argument(step, tool, name, keys, item)
-                members.append((name, value, name in required or isinstance(source, FIXED)))
-        return self.written.all_of(self.schema_compiler(tool), members)
+        sources = {name: step.arguments.get(name) for name in tool.parameters}
+        taken = {name: source for name, source in sources.items() if not isinstance(source, model.Omit)}
+        fixed = [name for name, source in taken.items() if isinstance(source, FIXED)]
+        values = {name: self.argument(step, tool, name, keys, item) for name in taken}
+        return self.arguments_of(tool, values, fixed)
 
-    def require_arguments(self, tool: Tool) -> None:
-        """Raise where the schema over all arguments of a tool can't be enforced."""
-        declared = {"type", "properties", "required", "additionalProperties"}
-        for keyword in sorted(tool.input_schema.keys() - declared - ANNOTATIONS):
-            message = f"keyword {keyword!r} over the arguments of tool {tool.name!r} is not supported"
-            raise UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)
-        required = set(tool.input_schema.get("required", ()))
-        if tool.input_schema.get("additionalProperties", False) is not False and (tool.parameters or required):
-            message = f"tool {tool.name!r} takes further arguments beside the declared ones, which is not supported"
-            raise UnsupportedSchemaError(message, pointer="/additionalProperties", keyword="additionalProperties")
-        if undeclared := sorted(required - tool.parameters.keys()):
-            message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
-            raise SchemaError(message, pointer="/required")
+    def arguments_of(self, tool: Tool, values: Mapping[str, Node], fixed: Collection[str]) -> Node:
+        """The arguments of a call, in each way in which those with `values` may be there, and those that are `fixed` are."""
+        compiler, ways = self.schema_compiler(tool), []
+        for way in self.presences(tool):
+            needed = way.required.union(fixed)
+            members = [(name, value, name in needed) for name, value in values.items() if name in way.allowed]
+            fits = len(needed) <= (len(members) if way.high is None else way.high) and len(members) >= way.low
+            if fits and way.allowed.issuperset(fixed) and values.keys() >= needed:
+                ways.append(self.written.all_of(compiler, members, way.low, way.high))
+        if not ways:
+            told = f"the arguments that the step gives or leaves out are not those that tool {tool.name!r} takes together"
+            raise SchemaError(told)
+        return choice(*ways)
+
+    def presences(self, tool: Tool) -> list[Presence]:
+        """Which arguments of a tool may be there together. Raises where its schema over all of them can't be enforced."""
+        if tool.name not in self._presences:
+            self._presences[tool.name] = presences(tool, self.schema_compiler(tool))
+        return self._presences[tool.name]
 
     def argument(self, step: model.Step, tool: Tool, name: str, keys: Sequence[MemoryKey], item: int | None = None) -> Node:
         """What may be written for an argument of a step, in a repetition at an item of its list; None: at any."""

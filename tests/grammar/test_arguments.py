@@ -233,3 +233,19 @@ def test_tool_names_outside_of_json_are_plain(dialect: str) -> None:
     with pytest.raises(GrammarError, match="can't write the tool name"):
         compile_routine(routine, tools, dialect=dialect)
     compile_routine(routine, tools, dialect="mistral_v3")
+
+
+def test_blocks_are_there_together_as_the_schema_says_but_not_counted() -> None:
+    words = {"type": "object", "properties": {"a": {"enum": ["x"]}, "b": {"enum": ["y"]}}}
+    routine = Routine.parse("name: test\nsteps:\n  - {name: s, tool: t}\n")
+
+    def turn_of(**more: Any) -> Turn:
+        return compile_routine(routine, [Tool("t", "", {**words, **more})], dialect=DIALECT).turn()
+
+    turn = turn_of(anyOf=[{"required": ["a"]}, {"required": ["b"]}])
+    a, b = ("<parameter=a>\nx\n</parameter>\n", "<parameter=b>\ny\n</parameter>\n")
+    texts = {blocks: f"<tool_call>\n<function=t>\n{blocks}</function>\n</tool_call>" for blocks in (a, b, a + b, "")}
+    assert [blocks for blocks, text in texts.items() if turn.accepts(text)] == [a, b, a + b]
+    with pytest.raises(UnsupportedSchemaError, match="arguments can't be counted") as refused:
+        turn_of(minProperties=1)
+    assert refused.value.keyword == "minProperties"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from routine_grammar import MemoryKey, Routine, Tool, compile_routine
 from routine_grammar.api import CompiledRoutine
@@ -22,6 +24,8 @@ from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.turn import turn_grammar
 from routine_grammar.routine import (
     AnyKey,
+    Constant,
+    Omit,
     Step,
     Variable,
     header_of,
@@ -317,7 +321,8 @@ def test_a_turn_at_the_start_is_the_default_and_keys_come_in_any_order() -> None
 def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None:
     steps = (Step("", "Use it", tool="odd"),)
     for schema, error, message in (
-        ({"minProperties": 1}, UnsupportedSchemaError, "'minProperties' over the arguments of tool 'odd'"),
+        ({"propertyNames": {"maxLength": 3}}, UnsupportedSchemaError, "'propertyNames' over the arguments of tool 'odd'"),
+        ({"minProperties": 1}, SchemaError, "no arguments that its schema allows"),
         ({"required": ["x"]}, SchemaError, "tool 'odd' requires the parameter 'x'"),
         (OPEN, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
         ({**OPEN, "additionalProperties": TEXT}, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
@@ -335,6 +340,48 @@ def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None
         if "properties" in schema and schema.get("additionalProperties", False) is False:
             assert caught.value.__notes__ == ["routine 'test', step 1, tool 'odd', argument 'a'"]
             assert not isinstance(caught.value, SchemaError) or caught.value.pointer.startswith("/properties/a")
+
+
+AB = {"a": {"enum": ["x"]}, "b": {"enum": ["y"]}, "c": {"enum": ["z"]}}
+
+
+@pytest.mark.parametrize(
+    "over_all",
+    [
+        {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "required": ["c"]},
+        {"dependentRequired": {"a": ["b"]}},
+        {"not": {"required": ["a", "b"]}},
+        {"minProperties": 1},
+        {"maxProperties": 2},
+        {"minProperties": 2, "maxProperties": 2},
+        {"if": {"required": ["a"]}, "then": {"required": ["b"]}, "else": {"required": ["c"]}},
+        {"anyOf": [{"properties": {"a": False}}, {"required": ["b", "undeclared"]}]},
+    ],
+)
+@pytest.mark.parametrize("leaves_out", [(), ("a",)])
+def test_arguments_are_there_together_as_the_schema_over_them_says(
+    over_all: dict[str, Any], leaves_out: tuple[str, ...]
+) -> None:
+    schema = {"type": "object", "properties": AB, **over_all}
+    step = Step("", "Use it", tool="odd", arguments=dict.fromkeys(leaves_out, Omit()))
+    turn = compile_routine(Routine("test", steps=(step,)), [Tool("odd", "", schema)]).turn()
+    for count in range(4):
+        for names in itertools.combinations("abc", count):
+            arguments = {name: AB[name]["enum"][0] for name in names}
+            expected = Draft202012Validator(schema).is_valid(arguments) and not set(names) & set(leaves_out)
+            assert turn.accepts(call("odd", **arguments)) is expected, names
+
+
+def test_what_a_step_leaves_out_though_the_others_need_it_is_told() -> None:
+    schema = {"type": "object", "properties": AB, "dependentRequired": {"b": ["a"]}}
+    step = Step("", "Use it", tool="odd", arguments={"a": Omit(), "b": Constant("y")})
+    with pytest.raises(SchemaError, match="not those that tool 'odd' takes together"):
+        compile_routine(Routine("test", steps=(step,)), [Tool("odd", "", schema)])
+    either = [{"properties": {"a": {"const": "q"}}}, {"required": ["b"]}]
+    narrowing = {"type": "object", "properties": {**AB, "a": {"type": "string"}}, "anyOf": either}
+    with pytest.raises(UnsupportedSchemaError, match="'anyOf' over the arguments of tool 'odd' says more"):
+        compile_routine(Routine("test", steps=(Step("", "Use it", tool="odd"),)), [Tool("odd", "", narrowing)])
 
 
 def test_a_tool_that_declares_nothing_may_say_that_it_takes_anything() -> None:
