@@ -157,8 +157,9 @@ def lists_written(graph: Graph, position: str, memory: VariableMemory) -> Iterat
 
 
 def _source_problems(graph: Graph, taken: Taken, tool: Tool, decoded: Mapping[str, Any]) -> Iterator[str]:
+    is_open = tool.input_schema.get("additionalProperties", False) is not False
     for name in decoded:
-        if name not in tool.parameters:
+        if name not in tool.parameters and not is_open:
             yield f"argument {name[:80]!r}: the tool has no such parameter; it has {', '.join(tool.parameters)}"
     step = taken.step
     for name, source in step.arguments.items():

@@ -41,8 +41,11 @@ class Arguments(Protocol):
     def key(self, name: str) -> Node:
         """A memory key."""
 
-    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
+    def all_of(self, compiler: SchemaCompiler, members: Members, others: Node | None, low: int, high: int | None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; others behind them.
+
+        There are `low` to `high` in all.
+        """
 
 
 def arguments_of(dialect: Dialect, form: JsonForm) -> Arguments:
@@ -68,9 +71,12 @@ class JsonArguments:
         """A memory key."""
         return value_literal(name, self.form)
 
-    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
-        return compiler.layout.object_of(members, None, low, high)
+    def all_of(self, compiler: SchemaCompiler, members: Members, others: Node | None, low: int, high: int | None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; others behind them.
+
+        There are `low` to `high` in all.
+        """
+        return compiler.layout.object_of(members, others, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +98,16 @@ class BlockArguments:
         """A memory key: an identifier is read as text whatever types a schema names."""
         return Literal(name + self._end)
 
-    def all_of(self, compiler: SchemaCompiler, members: Members, low: int = 0, high: int | None = None) -> Node:
-        """Arguments in order, each a name, what may be written for it, and whether it is required; `low` to `high` in all."""
+    def all_of(self, compiler: SchemaCompiler, members: Members, others: Node | None, low: int, high: int | None) -> Node:
+        """Arguments in order, each a name, what may be written for it, and whether it is required; others behind them.
+
+        There are `low` to `high` in all.
+        """
         blocks = []
+        if others is not None:
+            raise self._declined(
+                "arguments that are not declared can't be written", "/additionalProperties", "additionalProperties"
+            )
         if low > sum(required for _, _, required in members) or (high is not None and high < len(members)):
             keyword = "maxProperties" if high is not None and high < len(members) else "minProperties"
             raise self._declined("arguments can't be counted", f"/{keyword}", keyword)

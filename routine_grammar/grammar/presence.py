@@ -15,28 +15,28 @@ _DECLARED = frozenset(("type", "properties", "required", "additionalProperties")
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """One way: the arguments that have to be there, all that may, and how many in all."""
+    """One way: the arguments that have to be there, all that may, how many in all, and the object that further ones are of."""
 
     required: frozenset[str]
     allowed: frozenset[str]
     low: int = 0
     high: int | None = None
+    open_object: Object | None = None
 
 
 def presences(tool: Tool, compiler: SchemaCompiler) -> list[Presence]:
     """All ways in which the arguments of a tool may be there.
 
-    Raises `UnsupportedSchemaError` where its schema says more over all of them than which are there and how many, or takes
-    further ones beside those that it declares, `SchemaError` where none of them can be.
+    Raises `UnsupportedSchemaError` where its schema says more over all of them than which are there and how many, `SchemaError`
+    where none of them can be.
     """
     required = frozenset(tool.input_schema.get("required", ()))
-    if tool.input_schema.get("additionalProperties", False) is not False and (tool.parameters or required):
-        message = f"tool {tool.name!r} takes further arguments beside the declared ones, which is not supported"
-        raise UnsupportedSchemaError(message, pointer="/additionalProperties", keyword="additionalProperties")
     if undeclared := sorted(required - tool.parameters.keys()):
         message = f"tool {tool.name!r} requires the parameter {undeclared[0]!r:.80}, which it does not declare"
         raise SchemaError(message, pointer="/required")
     further = sorted(tool.input_schema.keys() - _DECLARED - ANNOTATIONS)
+    if tool.input_schema.get("additionalProperties", False) is not False:
+        further.append("additionalProperties")
     if not further:
         return [Presence(required, frozenset(tool.parameters))]
     kinds = compiler.reader.algebra.opened(compiler.shape(compiler.root)).kinds
@@ -64,4 +64,7 @@ def _presence(kind: Object, tool: Tool, compiler: SchemaCompiler, keyword: str) 
     if not is_plain:
         message = f"keyword {keyword!r} over the arguments of tool {tool.name!r} says more than which are there: not supported"
         raise UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)
-    return Presence(frozenset(required), frozenset(allowed), kind.low, kind.high) if kind.low <= len(allowed) else None
+    is_open = any(layer.rest is not None and layer.rest for layer in kind.layers)
+    if kind.low > len(allowed) and not is_open:
+        return None
+    return Presence(frozenset(required), frozenset(allowed), kind.low, kind.high, kind if is_open else None)

@@ -255,9 +255,10 @@ class TurnMaker:
         for way in self.presences(tool):
             needed = way.required.union(fixed)
             members = [(name, value, name in needed) for name, value in values.items() if name in way.allowed]
-            fits = len(needed) <= (len(members) if way.high is None else way.high) and len(members) >= way.low
-            if fits and way.allowed.issuperset(fixed) and values.keys() >= needed:
-                ways.append(self.written.all_of(compiler, members, way.low, way.high))
+            others = compiler.layout.others(way.open_object) if way.open_object else None
+            fits = way.high is None or len(needed) <= way.high
+            if fits and (others or len(members) >= way.low) and way.allowed.issuperset(fixed) and values.keys() >= needed:
+                ways.append(self.written.all_of(compiler, members, others, way.low, way.high))
         if not ways:
             told = f"the arguments that the step gives or leaves out are not those that tool {tool.name!r} takes together"
             raise SchemaError(told)

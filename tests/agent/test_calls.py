@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,6 +89,21 @@ def test_what_it_does_not(memory: VariableMemory, source: Source | None, decoded
     with pytest.raises(RunError, match="routine 'r', Step 1, tool 'find'") as caught:
         arguments_of(memory, source, decoded)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [True, {"type": "integer"}])
+def test_a_tool_that_takes_further_arguments_is_given_them(memory: VariableMemory, more: object) -> None:
+    tools = {"find": replace(FIND, input_schema={**FIND.input_schema, "additionalProperties": more})}
+    graph = Graph.of(Routine("r", steps=(Step("", "s", tool="find"),)))
+
+    def checked(**arguments: object) -> object:
+        (call,) = check_calls(graph, tools, memory, START, "", [ToolCall("1", "find", json.dumps(arguments))])
+        return call.arguments
+
+    assert checked(query="memory_input_word", depth=2) == {"query": "sun", "depth": 2}
+    if more is not True:
+        with pytest.raises(RunError, match="'deep' is not of type 'integer'"):
+            checked(query="x", depth="deep")
 
 
 def values_of(result: ToolResult, *outputs: Variable, tool: Tool = FIND, reads: str | None = None) -> list[Any]:

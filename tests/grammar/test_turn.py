@@ -324,8 +324,6 @@ def test_tools_whose_arguments_cannot_be_enforced_are_declined_by_name() -> None
         ({"propertyNames": {"maxLength": 3}}, UnsupportedSchemaError, "'propertyNames' over the arguments of tool 'odd'"),
         ({"minProperties": 1}, SchemaError, "no arguments that its schema allows"),
         ({"required": ["x"]}, SchemaError, "tool 'odd' requires the parameter 'x'"),
-        (OPEN, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
-        ({**OPEN, "additionalProperties": TEXT}, UnsupportedSchemaError, "tool 'odd' takes further arguments"),
         ({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], **ENDLESS}, SchemaError, "no value of finite size"),
         ({"properties": {"a": {"type": "array", "minItems": 20_000}}}, GrammarTooLargeError, "the bound is 10000"),
         (
@@ -371,6 +369,17 @@ def test_arguments_are_there_together_as_the_schema_over_them_says(
             arguments = {name: AB[name]["enum"][0] for name in names}
             expected = Draft202012Validator(schema).is_valid(arguments) and not set(names) & set(leaves_out)
             assert turn.accepts(call("odd", **arguments)) is expected, names
+
+
+@pytest.mark.parametrize("more", [{}, {"additionalProperties": TEXT}, {"maxProperties": 2}, {"minProperties": 2}])
+def test_further_arguments_stand_behind_the_declared_ones_where_the_schema_takes_them(more: dict[str, Any]) -> None:
+    schema = {"type": "object", **OPEN, "required": ["b"], **more}
+    turn = compile_routine(Routine("test", steps=(Step("", "Use it", tool="odd"),)), [Tool("odd", "", schema)]).turn()
+    for arguments in ({"b": "x"}, {"b": "x", "c": "y"}, {"b": "x", "c": 1}, {"b": "x", "c": "y", "d": "z"}, {"c": "y"}, {}):
+        expected = Draft202012Validator(schema).is_valid(arguments)
+        assert turn.accepts(call("odd", **arguments)) is expected, arguments
+    assert not turn.accepts(call("odd", b="x", c="memory_9_result"))  # a literal is never like a key
+    assert not turn.accepts(call("odd", b="x", c="y").replace('"c"', '"b"'))
 
 
 def test_what_a_step_leaves_out_though_the_others_need_it_is_told() -> None:

@@ -381,9 +381,15 @@ class Layout:
                 members.append((name, self.node(member.shape), True))
             elif (node := self.node_if_any(member.shape)) is not None:
                 members.append((name, node, False))
+        return self.object_of(members, self._others(kind, groups), kind.low, kind.high, kind.pointer)
+
+    def others(self, kind: Object) -> Node | None:
+        """A property of an object that is not declared; None where there is none."""
+        return self._others(kind, self._algebra.groups(kind))
+
+    def _others(self, kind: Object, groups: Iterable[tuple[String, Shape]]) -> Node | None:
         ways = [way for names, shape in groups if (way := self.property(names, shape, kind.pointer)) is not None]
-        others = self.called("property", choice(*ways)) if ways else None
-        return self.object_of(members, others, kind.low, kind.high, kind.pointer)
+        return self.called("property", choice(*ways)) if ways else None
 
     def _object_of_distinct_names(self, kind: Object, groups: Sequence[tuple[String, Shape]]) -> Node:
         """An object that needs several properties that are not named: no name twice, as a reader takes them for one."""
