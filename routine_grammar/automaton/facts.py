@@ -6,8 +6,8 @@ A byte set is an int with bit `b` set for byte `b`, and bit 256 + i for the i-th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from routine_grammar.automaton.components import components
 from routine_grammar.automaton.leaf import LeafLibrary
@@ -34,8 +34,7 @@ _FAR = INFINITE >> 1
 ELSEWHERE = "vLLM's own guidance backend can take such a grammar (--grammar-backend auto hands it over)"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """Of a language: `first` bytes of its words, whether it holds the empty word (`nullable`), which bytes may follow a
     complete word inside a longer one (`extends`; None where the tree alone does not tell), the length of the `shortest`
     word, and the largest distance to the end that a word under way can have (`farthest`), both in bytes and symbols.
@@ -67,11 +66,11 @@ class Analysis:
             else:
                 self._solve({name: rules[name] for name in component})
                 self._circles.update(dict.fromkeys(component, component))
-        self._refuse_left_recursion(rules)
+        self._refuse_left_recursion({name: rules[name] for name in self._circles})
 
     def _refuse_left_recursion(self, rules: Mapping[str, Node]) -> None:
-        """A rule that can come to itself without reading anything would be entered for ever."""
-        leading = {name: self._leading_calls(tree) for name, tree in rules.items()}
+        """A rule that can come to itself without reading anything would be entered for ever; `rules` are the recursive ones."""
+        leading = {name: self._leading_calls(tree) & rules.keys() for name, tree in rules.items()}
         for component in components(leading):
             if len(component) > 1 or component[0] in leading[component[0]]:
                 told = f"rule {min(component)} begins with itself: rewrite it without left recursion"
@@ -102,17 +101,17 @@ class Analysis:
         while changed:
             changed = False
             for name, tree in rules.items():
-                facts = replace(self.of(tree), farthest=0)
+                facts = self.of(tree)._replace(farthest=0)
                 changed = changed or facts != self._rules[name]
                 self._rules[name] = facts
         # `farthest` of a call is its rule's own and what is owed after the call. Where anything is owed within the circle,
         # it grows without bound; else the largest of all is everyone's.
         own = max(self.of(tree).farthest for tree in rules.values())
         for name in rules:
-            self._rules[name] = replace(self._rules[name], farthest=_FAR)
+            self._rules[name] = self._rules[name]._replace(farthest=_FAR)
         owed = max(self.of(tree).farthest for tree in rules.values()) > _FAR
         for name in rules:
-            self._rules[name] = replace(self._rules[name], farthest=INFINITE if owed else own)
+            self._rules[name] = self._rules[name]._replace(farthest=INFINITE if owed else own)
 
     def rule(self, name: str) -> Facts:
         """Facts of a rule."""
@@ -175,7 +174,9 @@ class Analysis:
 
 def joined_length(first: int, second: int) -> int:
     """The length of two texts in a row, where there are such texts."""
-    return INFINITE if INFINITE in (first, second) else min(first + second, LONGEST)
+    if first == INFINITE or second == INFINITE:
+        return INFINITE
+    return min(first + second, LONGEST)
 
 
 def _word(first: int, length: int) -> Facts:

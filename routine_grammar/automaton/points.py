@@ -7,8 +7,8 @@ not copied into their callers: a call is an item of its own, so that what it cal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from routine_grammar.automaton.facts import INFINITE, Analysis, joined_length
 from routine_grammar.automaton.leaf import LeafLibrary
@@ -43,8 +43,7 @@ class Read(IntEnum):
     SYMBOL = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One thing that may be read at a point: `what` is bytes, a leaf state, a rule's name or a symbol's number."""
 
     read: Read
@@ -143,21 +142,19 @@ class Points:
             )
         self._items.append(tuple(items))
         self._within.append(self._copy)
-        self._distance.append(min((self._item_distance(item) for item in items), default=INFINITE))
+        self._distance.append(min(map(self._item_distance, items), default=INFINITE))
         return len(self._items) - 1
 
     def _item_distance(self, item: Item) -> int:
-        match item.what:
-            case bytes(data):
-                length = len(data)
-            case str(rule):
-                length = self._analysis.rule(rule).shortest
-            case int(state) if item.read is Read.LEAF:
-                length = self._library.distance_of(state)
-            case int():
-                length = 1
-            case None:
-                length = 0
+        what = item.what
+        if what is None:
+            return self._distance[item.then]
+        if isinstance(what, bytes):
+            length = len(what)
+        elif isinstance(what, str):
+            length = self._analysis.rule(what).shortest
+        else:
+            length = self._library.distance_of(what) if item.read is Read.LEAF else 1
         return joined_length(length, self._distance[item.then])
 
 

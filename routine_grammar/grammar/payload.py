@@ -86,23 +86,23 @@ def _dump(node: Node) -> Any:
 def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
     if depth > MAX_DEPTH:
         raise GrammarTooLargeError(f"the grammar's text is nested more than {MAX_DEPTH} deep, the bound")
-    match value:
-        case str(text):
-            return Literal(text)
-        case ["leaf", str(name)]:
-            return Leaf(name, leaves[name])
-        case ["marker", str(text)]:
-            return Marker(text)
-        case ["call", str(rule)]:
-            return Call(rule)
+    if isinstance(value, str):
+        return Literal(value)
+    match value:  # what is most frequent comes first
         case ["seq", *items]:
-            return Sequence(tuple(_load(item, leaves, depth + 1) for item in items))
-        case ["or", *items]:
-            return Choice(tuple(_load(item, leaves, depth + 1) for item in items))
+            return Sequence(tuple([_load(item, leaves, depth + 1) for item in items]))
         case ["opt", item]:
             return Optional(_load(item, leaves, depth + 1))
+        case ["call", str(rule)]:
+            return Call(rule)
+        case ["or", *items]:
+            return Choice(tuple([_load(item, leaves, depth + 1) for item in items]))
+        case ["leaf", str(name)]:
+            return Leaf(name, leaves[name])
         case ["rep", item, int(low), int() | None as high]:
             return Repeat(_load(item, leaves, depth + 1), low, high)
+        case ["marker", str(text)]:
+            return Marker(text)
         case ["distinct", item, str(pointer), int(least)]:
             return Distinct(_load(item, leaves, depth + 1), pointer, least)
         case ["element", item]:

@@ -6,6 +6,7 @@ vocabulary may hold as one token. The tree is over text (UTF-8 when it becomes b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -102,17 +103,14 @@ class Element:
 
 Node = Literal | Leaf | Marker | Call | Sequence | Choice | Optional | Repeat | Distinct | Element
 EMPTY = Sequence(())
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly below `node`."""
-    match node:
-        case Sequence(items) | Choice(items):
-            return items
-        case Optional(item) | Repeat(item, _, _) | Distinct(item) | Element(item):
-            return (item,)
-        case _:
-            return ()
+    if isinstance(node, Sequence | Choice):
+        return node.items
+    return (node.item,) if isinstance(node, Optional | Repeat | Distinct | Element) else ()
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -294,7 +292,7 @@ def _check_node(name: str, node: Node, rules: Mapping[str, Node]) -> None:
                 raise GrammarTooLargeError(f"rule {name} repeats an item {low} to {high} times; the bound is {MAX_REPEAT}")
         case Marker(""):
             raise GrammarError(f"rule {name} has an empty marker")
-        case Literal(text) | Marker(text) if any("\ud800" <= char <= "\udfff" for char in text):
+        case Literal(text) | Marker(text) if _SURROGATE.search(text):
             raise GrammarError(f"rule {name} has a literal with a lone surrogate: {text!r}")
 
 
