@@ -112,6 +112,8 @@ class Matcher:
 
     def advance_all(self, token_ids: Sequence[int]) -> bool:
         """Take these tokens; False, and nothing changes, where one is not allowed. Raises as `advance` does."""
+        if len(token_ids) == 1:
+            return self.advance(token_ids[0])
         before = self.tokens
         self._advance_in_run(token_ids)
         is_allowed = False
