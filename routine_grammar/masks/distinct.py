@@ -25,7 +25,7 @@ from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
 from routine_grammar.masks import walks
-from routine_grammar.masks.leaf_rows import Ids, VocabularyRows
+from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
 from routine_grammar.masks.rows import Row, Run, TokenRows
 
 MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
@@ -103,14 +103,14 @@ class DistinctRows:
         """How few tokens suffice to end the text: those of its shortest completion in bytes, written in fewest tokens."""
         return int(self._costs(self._completion(place))[0])
 
-    def tokens_after(self, place: Watched) -> Ids:
-        """For each token of `row(place).allowed`: how few further tokens suffice to end the text after it.
+    def reach(self, place: Watched) -> Reach:
+        """The tokens of `row(place)`, and how few further ones suffice to end the text after each.
 
         For some that go on within a string, where much can be equal to what is there, it is more than that.
         """
         at = self._plain.place(place.row)
         plain, allowed = self._plain.row(at).allowed, self.row(place).allowed
-        needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.tokens_after(at)
+        needed = self._several_after(place, plain) if self.automaton.needs_several else self._plain.reach(at).needed
         needed = needed[np.isin(plain, allowed)]
         if elements(place.lists) or self.automaton.needs_several:
             looked_at = dict(self._looked_at(place))
@@ -123,7 +123,7 @@ class DistinctRows:
                 if number < len(allowed) and allowed[number] == token and after is not None:
                     needed[number] = self.fewest_tokens(after)
             self._keep_way(place, allowed, needed)
-        return needed.astype(np.int32)
+        return Reach(allowed, needed.astype(np.int32), self.vocabulary.words)
 
     def _going_on(self, place: Watched, allowed: Ids) -> tuple[set[int], npt.NDArray[np.bool_]]:
         """Of the allowed tokens those, some at most, that go on in a string as it does in an element that is there.
@@ -163,7 +163,7 @@ class DistinctRows:
         return (elements(place.lists) + 1) * self.automaton.growth(place.row)
 
     def _several_after(self, place: Watched, tokens: Ids) -> Ids:
-        """As `TokenRows.tokens_after`, where lists to come need several different elements: told by one token of a group."""
+        """What each token needs, where lists to come need several different elements: told by one token of a group."""
         of_token = np.zeros(self.vocabulary.size, np.int32)
         symbols = tokens[np.diff(self.vocabulary.offsets)[tokens] == 0]
         groups = [group.tokens for group in self._plain.grouped(place.row)]

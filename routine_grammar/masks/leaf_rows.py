@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -15,11 +16,11 @@ from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, STACK
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
-from routine_grammar.masks.bits import Bitmap
+from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
 
 Ids = npt.NDArray[np.int32]
-MAX_NEEDED_BYTES = 64 * 2**20
+MAX_REACH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +60,55 @@ class Landing(NamedTuple):
     tokens: Ids
 
 
-class Needed:
-    """How many tokens suffice after each allowed one, by the place: those asked for last, up to a bound on their bytes.
+class Reach:
+    """The tokens allowed at a place, sorted, and how few further `needed` tokens suffice to end the text after each."""
 
-    Not safe to use from several threads at once.
-    """
+    def __init__(self, tokens: Ids, needed: Ids, words: int) -> None:
+        self.tokens = tokens
+        self.needed = needed
+        self._levels: list[int] = np.unique(needed).tolist()
+        self._rows: dict[int, Ids] = {}
+        self._words = words
 
-    def __init__(self, most_bytes: int = MAX_NEEDED_BYTES) -> None:
-        self._known: OrderedDict[object, Ids] = OrderedDict()
+    @property
+    def least(self) -> int:
+        """How few tokens suffice after one of them."""
+        return self._levels[0] if self._levels else 0
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all that may be kept."""
+        return self.tokens.nbytes + self.needed.nbytes + 4 * self._words * len(self._levels)
+
+    def row(self, most: int) -> Ids:
+        """The packed row, int32, of the tokens after which so many suffice."""
+        level = bisect_right(self._levels, most)
+        if level not in self._rows:
+            row = np.zeros(self._words, np.uint32)
+            set_bits(row, self.tokens[self.needed <= most])
+            self._rows[level] = row.view(np.int32)
+        return self._rows[level]
+
+
+class Reaches:
+    """What is known of places, those asked for last, up to a bound on its bytes. Not safe to use from several threads."""
+
+    def __init__(self, most_bytes: int = MAX_REACH_BYTES) -> None:
+        self._known: OrderedDict[object, Reach] = OrderedDict()
         self._most = most_bytes
         self._bytes = 0
 
-    def get(self, place: object) -> Ids | None:
+    def get(self, place: object) -> Reach | None:
         """What is known of a place."""
         known = self._known.get(place)
         if known is not None:
             self._known.move_to_end(place)
         return known
 
-    def put(self, place: object, needed: Ids) -> None:
-        """Keep what a place's tokens need."""
-        self._known[place] = needed
-        self._bytes += needed.nbytes
+    def put(self, place: object, reach: Reach) -> None:
+        """Keep what is known of a place by now."""
+        self._known[place] = reach
+        self._bytes += reach.nbytes
         while self._bytes > self._most and len(self._known) > 1:
             self._bytes -= self._known.popitem(last=False)[1].nbytes
 
@@ -97,7 +125,7 @@ class VocabularyRows:
         self._leaf_rows: dict[int, LeafRow] = {}
         self._counted_rows: dict[int, CountedRow] = {}
         self._landings: dict[int, tuple[Landing, ...]] = {}
-        self.needed = Needed()
+        self.reaches = Reaches()
         self.lock = threading.RLock()
         self.out = np.zeros(vocabulary.size, np.int32)
         self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)

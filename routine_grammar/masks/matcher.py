@@ -11,7 +11,8 @@ from routine_grammar.automaton.automaton import Piece
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.masks.bits import clear_bits, set_bits
 from routine_grammar.masks.distinct import AnyPlace, AnyRows
-from routine_grammar.masks.rows import Run
+from routine_grammar.masks.leaf_rows import Reach
+from routine_grammar.masks.rows import Row, Run
 
 # Where a sequence stands after its last token (None: none yet), and how many tokens it is into a run of forced ones, where one
 # was looked for.
@@ -148,19 +149,29 @@ class Matcher:
             return np.zeros(0, np.int32)
         if (forced := self._forced_token()) is not None:
             return np.array([forced], np.int32)
-        current = self._place
-        row = self._rows.row(current)
-        ids = row.allowed
-        left = self._tokens_left()
-        needed = None if left is None else self._rows.tokens_after(current)
-        if len(self._spelling_ends):
-            within = ~np.isin(ids, self._spelling_ends)
-            ids, needed = ids[within], None if needed is None else needed[within]
-        if left is not None and needed is not None:
-            # An engine may set a budget that is too small by now: then the shortest way, and never an empty set.
-            is_short = not row.ends and len(needed) > 0
-            ids = ids[needed <= max(left, int(needed.min()) if is_short else left)]
+        row = self._rows.row(self._place)
+        if (left := self._tokens_left()) is None:
+            ids = row.allowed
+            ids = ids[~np.isin(ids, self._spelling_ends)] if len(self._spelling_ends) else ids
+        else:
+            reach = self._reach()
+            ids = reach.tokens[reach.needed <= self._most(reach, left, row)]
         return np.union1d(ids, self._eos).astype(np.int32) if row.ends else ids
+
+    def _reach(self) -> Reach:
+        """How far the end is after each token that the grammar allows, but those that end a text and are none of it here."""
+        reach = self._rows.reach(self._place)
+        if not len(self._spelling_ends):
+            return reach
+        within = ~np.isin(reach.tokens, self._spelling_ends)
+        return Reach(reach.tokens[within], reach.needed[within], self.words)
+
+    def _most(self, reach: Reach, left: int, row: Row) -> int:
+        """How many tokens may be needed behind the next one.
+
+        An engine may set a budget that is too small by now: then as many as the shortest way needs, for never an empty set.
+        """
+        return left if row.ends else max(left, reach.least)
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:
         """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""
@@ -171,14 +182,16 @@ class Matcher:
         elif (forced := self._forced_token()) is not None:
             row[:] = 0
             row.view(np.uint32)[forced >> 5] = 1 << (forced & 31)
-        elif self._tokens_left() is not None:
-            row[:] = 0
-            set_bits(row.view(np.uint32), self.allowed())
         else:
             allowed = self._rows.row(self._place)
-            allowed.write(row)
-            if len(self._spelling_ends):
-                clear_bits(row.view(np.uint32), self._spelling_ends)
+            if (left := self._tokens_left()) is None:
+                allowed.write(row)
+                if len(self._spelling_ends):
+                    clear_bits(row.view(np.uint32), self._spelling_ends)
+            else:
+                reach = self._reach()
+                row[: self.words] = reach.row(self._most(reach, left, allowed))
+                row[self.words :] = 0
             if allowed.ends:
                 set_bits(row.view(np.uint32), self._eos)
 

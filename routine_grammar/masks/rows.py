@@ -20,7 +20,7 @@ from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, OVERFLOW
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
-from routine_grammar.masks.leaf_rows import Ids, VocabularyRows
+from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
 from routine_grammar.masks.spelling import spell, text_before
 from routine_grammar.masks.vocabulary import Trie
 
@@ -176,13 +176,13 @@ class TokenRows:
             place.fewest = int(walks.fewest_tokens(self.vocabulary.trie, pieces, costs))
         return place.fewest
 
-    def tokens_after(self, place: Place) -> Ids:
-        """For each token of `row(place).allowed`: how few further tokens suffice to end the text after it."""
+    def reach(self, place: Place) -> Reach:
+        """The tokens of `row(place)`, and how few further ones suffice to end the text after each."""
         with self._shared.lock:
-            known = self._shared.needed.get(place)
+            known = self._shared.reaches.get(place)
             if known is None:
-                known = self._tokens_after(place)
-                self._shared.needed.put(place, known)
+                known = self._reach(place)
+                self._shared.reaches.put(place, known)
             return known
 
     def run(self, place: Place, token: int | None) -> Run:
@@ -253,7 +253,7 @@ class TokenRows:
         """The symbol of the automaton that a token is, if it is one."""
         return self.automaton.symbols[self.symbol_tokens.index(token_id)] if token_id in self.symbol_tokens else None
 
-    def _tokens_after(self, place: Place) -> Ids:
+    def _reach(self, place: Place) -> Reach:
         configuration, allowed = place.configuration, self.row(place).allowed
         symbols = np.isin(allowed, self.symbol_tokens)
         needed = np.zeros(len(allowed), np.int32)
@@ -266,7 +266,7 @@ class TokenRows:
         for group in self.grouped(configuration):
             of_token[group.tokens] = self.fewest_tokens(self.place(group.lead))
         needed[~symbols] = of_token[allowed[~symbols]]
-        return needed
+        return Reach(allowed, needed, self.vocabulary.words)
 
     def grouped(self, configuration: Configuration) -> list[Group]:
         """The tokens with bytes that a configuration allows, by the one that they lead to."""
