@@ -142,14 +142,20 @@ class Automaton:
 
     def next_pieces(self, row: Configuration) -> list[Piece]:
         """All bytes and symbols that may come next, bytes first, in order."""
-        pieces: list[Piece] = [byte for byte in range(256) if self.after(row, bytes((byte,))) is not None]
-        pieces += [symbol for symbol in self.symbols if self.after_symbol(row, symbol) is not None]
-        return pieces
+        pieces: list[Piece] = np.flatnonzero(self.next_bytes(row)).tolist()
+        return pieces + [symbol for symbol, may_come in zip(self.symbols, self.next_symbols(row), strict=True) if may_come]
 
     def next_bytes(self, row: Configuration) -> npt.NDArray[np.bool_]:
         """Which bytes may come next: bool [256]."""
         allowed, trial = np.zeros(256, np.bool_), np.empty_like(row)
         self.run(lambda t: stepping.next_bytes(t, row, trial, allowed))
+        return allowed
+
+    def next_symbols(self, row: Configuration) -> npt.NDArray[np.bool_]:
+        """Which symbols may come next: bool [symbols]."""
+        allowed, trial = np.zeros(len(self.symbols), np.bool_), np.empty_like(row)
+        if self.symbols:
+            self.run(lambda t: stepping.next_symbols(t, row, trial, allowed))
         return allowed
 
     def shortest_completion(self, row: Configuration) -> list[Piece]:

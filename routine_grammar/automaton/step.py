@@ -301,6 +301,20 @@ def next_bytes(t: Handle, row: Configuration, trial: Configuration, allowed: npt
 
 
 @jit
+def next_symbols(t: Handle, row: Configuration, trial: Configuration, allowed: npt.NDArray[np.bool_]) -> int:
+    """Write which symbols may follow `row`, to `allowed` [symbols]; returns as `next_bytes`."""
+    count = 0
+    for symbol in range(len(allowed)):
+        copy(trial, row)
+        state = step_symbol(t, trial, symbol)
+        if state <= NEED:
+            return state
+        allowed[symbol] = state >= 0
+        count += state >= 0
+    return count
+
+
+@jit
 def only_edge(t: Handle, state: int) -> int:
     """The edge of a state that can do nothing else but take it, or -1."""
     if state < SKELETON:

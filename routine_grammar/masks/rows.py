@@ -107,6 +107,7 @@ class TokenRows:
         self._places: dict[bytes, Place] = {}
         self._rows: dict[bytes, Row] = {}
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
+        self._symbol_ids = np.array(self.symbol_tokens, np.int32)
 
     def start(self) -> Place:
         """Where every sequence begins."""
@@ -328,17 +329,13 @@ class TokenRows:
 
     def _make(self, configuration: Configuration) -> Row:
         ends = self.automaton.may_end(configuration)
-        symbols = [
-            token
-            for symbol, token in zip(self.automaton.symbols, self.symbol_tokens, strict=True)
-            if self.automaton.after_symbol(configuration, symbol) is not None
-        ]
+        symbols = self._symbol_ids[self.automaton.next_symbols(configuration)]
         base = None
         if configuration[0] >= SKELETON:
             tokens = self._walked(configuration, self.vocabulary.trie)
         else:
             base, tokens = self._leaf_tokens(configuration)
-        return Row.of(base, np.concatenate([tokens, np.array(symbols, np.int32)]), ends)
+        return Row.of(base, np.concatenate([tokens, symbols]), ends)
 
     def _leaf_tokens(self, configuration: Configuration) -> tuple[Bitmap, Ids]:
         """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""
