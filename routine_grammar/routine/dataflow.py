@@ -122,7 +122,7 @@ class _Meeting:
         for test in way.tests:
             if test.at is At.FIRST and not test.live and test.loop is not None:
                 always |= self._lists_of(test.loop)
-                sometimes |= self._lists_of(test.loop)
+                sometimes |= self._inside[test.loop]  # where there was no item, all of them are lists, and empty
         return Keys(always, sometimes)
 
     def _is_failure(self, node: str, key: str) -> bool:

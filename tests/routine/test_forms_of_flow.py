@@ -129,3 +129,14 @@ def written(graph: Graph, position: str, live: set[str], loops: Mapping[str, Loo
         assert (f"{key}_{item}" if is_own else key) in live, (position, key)
     assert live <= {*graph.names_before(position), *(key for key in live if key.rpartition("_")[2].isdecimal())}, position
     assert always <= sometimes
+
+
+def test_a_list_without_items_leaves_the_empty_lists_of_what_only_ends_the_routine() -> None:
+    steps = (
+        "{name: a, tool: t, branches: [{for_each: {over: memory_input_x, most: 2}, steps: ["
+        "{name: b, tool: t, branches: [{if: x, steps: [{name: stop, tool: t, finish: true}]}]}]}]}"
+    )
+    graph = Graph.of(Routine.parse(f"name: r\ninputs: {{x: {{type: array}}}}\nsteps: [{steps}, {{name: c, tool: t}}]\n"))
+    assert [outputs for _, outputs in graph.lists_left("1", set())] == [["memory_1-1_1_result", "memory_1-1_1-1_1_result"]]
+    always, sometimes = graph.keys_before("2")
+    assert sometimes - always == {"memory_1-1_1-1_1_result"}
