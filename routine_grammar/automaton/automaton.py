@@ -147,15 +147,16 @@ class Automaton:
 
     def next_bytes(self, row: Configuration) -> npt.NDArray[np.bool_]:
         """Which bytes may come next: bool [256]."""
-        allowed, trial = np.zeros(256, np.bool_), np.empty_like(row)
-        self.run(lambda t: stepping.next_bytes(t, row, trial, allowed))
-        return allowed
+        return self._next(row, 0, 256)
 
     def next_symbols(self, row: Configuration) -> npt.NDArray[np.bool_]:
         """Which symbols may come next: bool [symbols]."""
-        allowed, trial = np.zeros(len(self.symbols), np.bool_), np.empty_like(row)
-        if self.symbols:
-            self.run(lambda t: stepping.next_symbols(t, row, trial, allowed))
+        return self._next(row, 256, len(self.symbols))
+
+    def _next(self, row: Configuration, first: int, count: int) -> npt.NDArray[np.bool_]:
+        allowed, trial = np.zeros(count, np.bool_), np.empty_like(row)
+        if count:
+            self.run(lambda t: stepping.next_pieces(t, row, first, trial, allowed))
         return allowed
 
     def shortest_completion(self, row: Configuration) -> list[Piece]:

@@ -287,29 +287,18 @@ def step_piece(t: Handle, row: Configuration, piece: int) -> int:
 
 
 @jit
-def next_bytes(t: Handle, row: Configuration, trial: Configuration, allowed: npt.NDArray[np.bool_]) -> int:
-    """Write which bytes may follow `row`, to `allowed` [256]; returns how many, or NEED - i. `trial` is scratch."""
+def next_pieces(t: Handle, row: Configuration, first: int, trial: Configuration, allowed: npt.NDArray[np.bool_]) -> int:
+    """Write which of the pieces from `first` on may follow `row`, to `allowed`; returns how many, or NEED - i.
+
+    `trial` is scratch.
+    """
     count = 0
-    for byte in range(256):
+    for place in range(len(allowed)):
         copy(trial, row)
-        state = step(t, trial, byte)
+        state = step_piece(t, trial, first + place)
         if state <= NEED:
             return state
-        allowed[byte] = state >= 0
-        count += state >= 0
-    return count
-
-
-@jit
-def next_symbols(t: Handle, row: Configuration, trial: Configuration, allowed: npt.NDArray[np.bool_]) -> int:
-    """Write which symbols may follow `row`, to `allowed` [symbols]; returns as `next_bytes`."""
-    count = 0
-    for symbol in range(len(allowed)):
-        copy(trial, row)
-        state = step_symbol(t, trial, symbol)
-        if state <= NEED:
-            return state
-        allowed[symbol] = state >= 0
+        allowed[place] = state >= 0
         count += state >= 0
     return count
 
