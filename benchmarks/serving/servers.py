@@ -32,6 +32,11 @@ _ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", 
 # The model runs in the engine's process: an engine and a worker of its own wait for each other in busy loops, which on few
 # cores leave none to the server. Named by its class, since vLLM takes "uni" for "mp" on CPUs.
 _EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+# The messages alone: every arm has the same prompt, also where a request brings its tools.
+_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    "{{ '<|im_start|>assistant\n' }}"
+)
 
 
 class Kind(StrEnum):
@@ -76,6 +81,7 @@ def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]
     """What starts a server of a kind; without a model: the demo's."""
     flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
     flags += ["--distributed-executor-backend", _EXECUTOR]
+    flags += ["--chat-template", _TEMPLATE, "--tool-call-parser", "hermes"]
     flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
     if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
         flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)})]
