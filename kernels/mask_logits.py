@@ -1,4 +1,4 @@
-"""Masks a batch of logits by packed rows: one contract, a Triton kernel and a torch reference behind it.
+"""Masks a batch of logits by packed rows: one contract, with a Triton kernel for GPUs and a compiled loop for CPUs behind it.
 
 In: logits, rows of packed bits on the same device, one row id per slot. Out: the logits, changed in place. It does not
 know what a row means, which request a slot serves, or how rows got to the device.
@@ -10,6 +10,7 @@ import os
 
 import torch
 
+from routine_grammar.kernels.mask_logits_cpu import mask_logits_cpu
 from routine_grammar.kernels.mask_logits_reference import check_mask_arguments, mask_logits_reference
 
 
@@ -24,17 +25,20 @@ def mask_logits(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor,
 
     On a CUDA device: one launch (none for an empty batch) and no wait for the device; fit for a CUDA graph once logits
     of this dtype and alignment have been masked before the capture. Row ids are read on the device alone: an id of n or
-    more is undefined behaviour there, and a negative one leaves its slot alone. On other devices the torch reference
-    runs, which refuses ids outside [-1, n); with TRITON_INTERPRET=1 in the environment from the start, Triton's
-    interpreter runs the kernel there instead.
+    more is undefined behaviour there, and a negative one leaves its slot alone. On CPUs a compiled loop runs, and the torch
+    reference on what is neither; both refuse ids outside [-1, n). With TRITON_INTERPRET=1 in the environment from the
+    start, Triton's interpreter runs the kernel there instead.
 
     Raises ValueError for shapes, dtypes, strides, devices or a `vocab_size` other than these.
     """
-    if not logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not logits.is_cuda and not logits.is_cpu and not interpreted:
         mask_logits_reference(logits, rows, row_ids, vocab_size=vocab_size)
         return
     vocab_size = check_mask_arguments(logits, rows, row_ids, vocab_size)
-    if logits.numel():
+    if logits.is_cpu and not interpreted:
+        mask_logits_cpu(logits, rows, row_ids, vocab_size=vocab_size)
+    elif logits.numel():
         # Imported here: a machine without a GPU need not have Triton.
         from routine_grammar.kernels.mask_logits_kernel import launch_mask_logits
 

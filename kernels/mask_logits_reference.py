@@ -1,7 +1,7 @@
 """The contract of `mask_logits` in plain torch: what its arguments must be, and what it does to the logits.
 
 In: logits, rows of packed bits, one row id per slot. Out: the logits, changed in place. It runs on any device and waits
-for it; on a CPU it is also what `mask_logits` calls. It does not know Triton.
+for it: what `mask_logits` calls where it has neither a kernel nor a loop. It does not know Triton.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ def mask_logits_reference(
     ids: list[int] = row_ids.tolist()
     for slot, row in enumerate(ids):
         if not -1 <= row < rows.shape[0]:
-            raise ValueError(f"row_ids[{slot}] is {row}, expected -1 (untouched) or a row below {rows.shape[0]}")
+            raise ValueError(describe_bad_id(slot, row, rows.shape[0]))
     for slot, row in enumerate(ids):
         if row >= 0:
             forbidden = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
             forbidden[:vocab_size] = unpack_row(rows[row])[:vocab_size] == 0
             logits[slot].masked_fill_(forbidden, float("-inf"))
+
+
+def describe_bad_id(slot: int, row: int, count: int) -> str:
+    """Say that a slot's row id is none of `count` rows."""
+    return f"row_ids[{slot}] is {row}, expected -1 (untouched) or a row below {count}"
 
 
 def unpack_row(row: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
-from routine_grammar.automaton.jit import jit
+from routine_grammar.jit import jit
 from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.automaton.tables import Addresses

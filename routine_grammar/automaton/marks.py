@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.automaton.jit import jit
+from routine_grammar.jit import jit
 from routine_grammar.automaton.step import DEAD, ELEMENT, HEAD, LIST, RETURN, Configuration, approach, copy, settle
 from routine_grammar.automaton.tables import Handle
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS
-from routine_grammar.automaton.jit import jit
+from routine_grammar.jit import jit
 from routine_grammar.automaton.tables import (
     AFTER,
     BYTE,

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from routine_grammar.automaton.counting import MAX_LAYERS
-from routine_grammar.automaton.jit import jit
+from routine_grammar.jit import jit
 
 Handle = int  # the address of an automaton's addresses
 

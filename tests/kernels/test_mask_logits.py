@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,16 @@ def ids(*row_ids: int) -> torch.Tensor:
     return torch.tensor(row_ids, dtype=torch.int32)
 
 
+@pytest.mark.parametrize("case", list_cases(), ids=repr)
+def test_the_loop_for_cpus_equals_the_reference(case: Case) -> None:
+    check_kernel_equals_reference(case, "cpu")
+
+
 @pytest.mark.parametrize("case", [case for case in list_cases() if case.columns <= 300], ids=repr)
-def test_cpu_logits_follow_the_bits(case: Case) -> None:
+def test_the_reference_follows_the_bits(case: Case) -> None:
     wide, rows = case.make_wide_logits(), case.make_rows()
     before = wide.clone()
-    mask_logits(case.slice_logits(wide), rows, case.make_row_ids(), vocab_size=case.vocab_size)
+    mask_logits_reference(case.slice_logits(wide), rows, case.make_row_ids(), vocab_size=case.vocab_size)
     vocab_size = min(rows.shape[1] * 32, case.columns) if case.vocab_size is None else case.vocab_size
     for slot, row_id in enumerate(case.row_ids):
         for column in range(case.columns) if row_id >= 0 else ():
@@ -91,11 +97,12 @@ def test_top_level_folder_is_no_package() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
 
 
+@pytest.mark.parametrize("mask", [mask_logits, mask_logits_reference])
 @pytest.mark.parametrize("row_id", [-2, 1, 5])
-def test_reference_refuses_row_ids_out_of_range(row_id: int) -> None:
+def test_row_ids_out_of_range_are_refused(mask: Callable[..., None], row_id: int) -> None:
     logits = torch.zeros(2, 32)
     with pytest.raises(ValueError, match=rf"row_ids\[1\] is {row_id}, expected -1 \(untouched\) or a row below 1"):
-        mask_logits_reference(logits, row(0), ids(0, row_id))
+        mask(logits, row(0), ids(0, row_id))
     assert logits.eq(0).all(), "nothing is masked before the ids are checked"
 
 

@@ -11,9 +11,16 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
 # The modules with compiled functions. These call each other across modules, and numba's cache looks at the own file alone.
-COMPILED = ("automaton/leaf.py", "automaton/marks.py", "automaton/step.py", "automaton/tables.py", "masks/walks.py")
+COMPILED = (
+    "automaton/leaf.py",
+    "automaton/marks.py",
+    "automaton/step.py",
+    "automaton/tables.py",
+    "kernels/mask_logits_cpu.py",
+    "masks/walks.py",
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
