@@ -13,6 +13,8 @@ import torch
 from routine_grammar.kernels.mask_logits_cpu import mask_logits_cpu
 from routine_grammar.kernels.mask_logits_reference import check_mask_arguments, mask_logits_reference
 
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 
 def mask_logits(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor, *, vocab_size: int | None = None) -> None:
     """Set to minus infinity, in place, each logit that its slot's row forbids; every other logit keeps all its bits.
@@ -31,12 +33,11 @@ def mask_logits(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor,
 
     Raises ValueError for shapes, dtypes, strides, devices or a `vocab_size` other than these.
     """
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if not logits.is_cuda and not logits.is_cpu and not interpreted:
+    if not logits.is_cuda and not logits.is_cpu and not _INTERPRETED:
         mask_logits_reference(logits, rows, row_ids, vocab_size=vocab_size)
         return
     vocab_size = check_mask_arguments(logits, rows, row_ids, vocab_size)
-    if logits.is_cpu and not interpreted:
+    if logits.is_cpu and not _INTERPRETED:
         mask_logits_cpu(logits, rows, row_ids, vocab_size=vocab_size)
     elif logits.numel():
         # Imported here: a machine without a GPU need not have Triton.

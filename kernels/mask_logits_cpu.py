@@ -28,11 +28,11 @@ def mask_logits_cpu(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Ten
 
     Raises ValueError for row ids outside [-1, number of rows), before anything is masked.
     """
-    mask = _mask_32 if logits.dtype == torch.float32 else _mask_16
     slots, columns = logits.shape
     # Addresses and numbers: arrays would cost compiled code more to take than a short row takes to mask.
-    bad = mask(
+    bad = _mask(
         logits.data_ptr(),
+        logits.element_size(),
         logits.stride(0),
         slots,
         columns,
@@ -56,36 +56,35 @@ def _pointer(context: Any, address: Any) -> Any:
 
 
 @jit
-def _mask_32(
-    logits: int, stride: int, slots: int, columns: int, rows: int, words: int, count: int, ids: int, vocab_size: int, lowest: int
+def _mask(
+    logits: int,
+    size: int,
+    stride: int,
+    slots: int,
+    columns: int,
+    rows: int,
+    words: int,
+    count: int,
+    ids: int,
+    vocab_size: int,
+    lowest: int,
 ) -> int:
-    """Mask all slots, or none where the id of one is no row: returns that slot, else the number of slots."""
+    """Mask all slots, or none where the id of one is no row: returns that slot, else the number of slots.
+
+    `logits`, `rows` and `ids` are addresses, `size` the bytes of a logit, `stride` and `words` what lies between two lines.
+    """
     row_ids = carray(_pointer(ids), (slots,), np.int32)
     bad = _first_bad(row_ids, count)
     if bad < slots:
         return bad
     for slot in range(slots):
         if row_ids[slot] >= 0:
-            line = carray(_pointer(logits + 4 * slot * stride), (columns,), np.int32)
+            begin = _pointer(logits + size * slot * stride)
             row = carray(_pointer(rows + 4 * row_ids[slot] * words), ((vocab_size + 31) >> 5,), np.int32)
-            _mask_line(line, row, vocab_size, np.int32(lowest))
-    return slots
-
-
-@jit
-def _mask_16(
-    logits: int, stride: int, slots: int, columns: int, rows: int, words: int, count: int, ids: int, vocab_size: int, lowest: int
-) -> int:
-    """The same over logits of 16 bits."""
-    row_ids = carray(_pointer(ids), (slots,), np.int32)
-    bad = _first_bad(row_ids, count)
-    if bad < slots:
-        return bad
-    for slot in range(slots):
-        if row_ids[slot] >= 0:
-            line = carray(_pointer(logits + 2 * slot * stride), (columns,), np.int16)
-            row = carray(_pointer(rows + 4 * row_ids[slot] * words), ((vocab_size + 31) >> 5,), np.int32)
-            _mask_line(line, row, vocab_size, np.int16(lowest))
+            if size == 4:
+                _mask_line(carray(begin, (columns,), np.int32), row, vocab_size, lowest)
+            else:
+                _mask_line(carray(begin, (columns,), np.int16), row, vocab_size, lowest)
     return slots
 
 

@@ -34,7 +34,7 @@ ONLY_IN = {
     "triton": {"kernels"},
     "torch": {"kernels", "engines"},
     "lark": {"routine", "grammar"},
-    "numba": {"jit", "automaton"},
+    "numba": {"jit", "automaton", "kernels"},
     "mcp": {"agent"},
     "mcp_types": {"agent"},
     "httpx2": {"agent"},

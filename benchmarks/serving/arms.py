@@ -24,7 +24,7 @@ ANY_SPELLING = "ours with any spelling"
 FEW_DRAFTS = {f"ours with {count} drafts": count for count in (4, 8, 16, 32, 64)}  # at most so many a request and pass
 ARMS = (FREE, XGRAMMAR, GUIDANCE, REQUIRED, UNDRAFTED, OURS)  # those that are measured where none are named
 SERVER_OF = {
-    FREE: Kind.UNDRAFTED,
+    FREE: Kind.XGRAMMAR,
     XGRAMMAR: Kind.XGRAMMAR,
     GUIDANCE: Kind.GUIDANCE,
     REQUIRED: Kind.XGRAMMAR,

@@ -32,6 +32,10 @@ _ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", 
 # The model runs in the engine's process: an engine and a worker of its own wait for each other in busy loops, which on few
 # cores leave none to the server. Named by its class, since vLLM takes "uni" for "mp" on CPUs.
 _EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+# Of our plugins only the one that lets vLLM start beside packages that its build can't load.
+_WITHOUT_OURS = "VLLM_PLUGINS=routine_grammar_environment"
+_VLLM = "vllm.entrypoints.launchers.api_server.entry"  # `vllm serve` does not start where only its CPU build is installed
+_LOCAL = ("--host", "127.0.0.1")  # as ours is by default
 # The messages alone: every arm has the same prompt, also where a request brings its tools.
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
@@ -40,7 +44,7 @@ _TEMPLATE = (
 
 
 class Kind(StrEnum):
-    """A server by how it was started: vLLM's backend, or our drafts."""
+    """A server by how it was started: vLLM's own with one of its backends, or ours by its drafts."""
 
     XGRAMMAR = "xgrammar"
     GUIDANCE = "guidance"
@@ -78,20 +82,22 @@ class Server:
 
 
 def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]:
-    """What starts a server of a kind; without a model: the demo's."""
-    flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
+    """What starts a server of a kind; without a model: the demo's. vLLM's own has none of our patches."""
+    model = model or demo_model_path()
+    flags = ["--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
     flags += ["--distributed-executor-backend", _EXECUTOR]
     flags += ["--chat-template", _TEMPLATE, "--tool-call-parser", "hermes"]
     flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
     if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
-        flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)})]
+        flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)}), "--enable-auto-tool-choice"]
+        return ("env", _WITHOUT_OURS, sys.executable, "-m", _VLLM, "--model", str(model), *flags, *_LOCAL)
     if kind is Kind.ANY_SPELLING:
         flags += ["--routine-spelling", "any"]
     if kind not in (Kind.DRAFTED, Kind.ANY_SPELLING):
         flags += ["--routine-drafts", str(MOST_DRAFTS if kind is Kind.MANY_DRAFTS else 0)]
     elif drafts is not None:
         flags += ["--routine-drafts", str(drafts)]
-    return (sys.executable, "-m", "routine_grammar.serve", *flags)
+    return (sys.executable, "-m", "routine_grammar.serve", "--model", str(model), *flags)
 
 
 @asynccontextmanager

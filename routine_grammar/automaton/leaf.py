@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
-from routine_grammar.jit import jit
 from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.automaton.tables import Addresses
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
+from routine_grammar.jit import jit
 from routine_grammar.patterns.automaton import automaton_of, quoted
 
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton

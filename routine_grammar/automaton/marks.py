@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.jit import jit
 from routine_grammar.automaton.step import DEAD, ELEMENT, HEAD, LIST, RETURN, Configuration, approach, copy, settle
 from routine_grammar.automaton.tables import Handle
+from routine_grammar.jit import jit
 
 BEGINS_LIST, ENDS_LIST, BEGINS_ELEMENT, ENDS_ELEMENT = 1, -1, 2, -2
 Event = tuple[int, int]  # before which byte, and what

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS
-from routine_grammar.jit import jit
 from routine_grammar.automaton.tables import (
     AFTER,
     BYTE,
@@ -47,6 +46,7 @@ from routine_grammar.automaton.tables import (
     of_state,
     of_symbol,
 )
+from routine_grammar.jit import jit
 
 DEAD = -1
 RETURN = -2

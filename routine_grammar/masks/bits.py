@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int32]
+BITS = [1 << bit if bit < 31 else -(1 << 31) for bit in range(32)]  # the words of one bit, as the rows' int32
 Bitmap = npt.NDArray[np.uint32]  # [vocabulary.words], bit t & 31 of word t >> 5 for token t
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton.automaton import Piece
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.bits import clear_bits, set_bits
+from routine_grammar.masks.bits import BITS, clear_bits, set_bits
 from routine_grammar.masks.distinct import AnyPlace, AnyRows
 from routine_grammar.masks.leaf_rows import Reach
 from routine_grammar.masks.rows import Row, Run
@@ -180,8 +180,8 @@ class Matcher:
         if self.finished:
             row[:] = 0
         elif (forced := self._forced_token()) is not None:
-            row[:] = 0
-            row.view(np.uint32)[forced >> 5] = 1 << (forced & 31)
+            row.fill(0)
+            row[forced >> 5] = BITS[forced & 31]
         else:
             allowed = self._rows.row(self._place)
             if (left := self._tokens_left()) is None:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import tables
-from routine_grammar.jit import jit
 from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, copy, step, take_bytes
 from routine_grammar.automaton.tables import Handle, completes, counted_row, leaf_accepts, leaf_next
+from routine_grammar.jit import jit
 from routine_grammar.masks.vocabulary import Trie
 
 Ids = npt.NDArray[np.int32]

@@ -31,7 +31,7 @@ from routine_grammar.serve import drafting
 from routine_grammar.serve.catalogue import load_catalogue, load_routines
 from routine_grammar.serve.dialect_choice import dialect_of_model
 
-PLUGINS = ("routine_grammar", "routine_grammar_http")
+PLUGINS = ("routine_grammar", "routine_grammar_environment", "routine_grammar_http")
 OTHER_GROUPS = ("general", "platform", "io_processor", "stat_logger")  # vLLM's endpoint plugins load only when named
 DRAIN_S = 30
 DEMO_MODEL_NAME = "routine-demo"

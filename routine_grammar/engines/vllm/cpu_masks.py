@@ -23,6 +23,17 @@ def mask_batch(
     The requests of the `batch` have their slots in that order, and those that are `constrained` their `rows` [n, words] in
     that one: one each, and one for each of its `drafts`.
     """
+    if not drafts and constrained == batch and len(batch) == len(logits):  # nearly always
+        row_ids = np.arange(len(batch), dtype=np.int32)
+    else:
+        row_ids = _row_ids(len(logits), constrained, batch, drafts)
+    mask_logits(logits, torch.from_numpy(rows), torch.from_numpy(row_ids))
+
+
+def _row_ids(
+    slots: int, constrained: Sequence[str], batch: Sequence[str], drafts: Mapping[str, Sequence[int]]
+) -> npt.NDArray[np.int32]:
+    """The row of each slot, -1 where it has none."""
     first_rows, count = {}, 0
     for name in constrained:
         first_rows[name] = count
@@ -32,5 +43,4 @@ def mask_batch(
         width = 1 + len(drafts.get(name, ()))
         row = first_rows.get(name)
         row_ids += [-1] * width if row is None else range(row, row + width)
-    row_ids += [-1] * (len(logits) - len(row_ids))
-    mask_logits(logits, torch.from_numpy(rows), torch.from_numpy(np.array(row_ids, np.int32)))
+    return np.array(row_ids + [-1] * (slots - len(row_ids)), np.int32)

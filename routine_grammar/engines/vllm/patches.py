@@ -18,6 +18,7 @@ from routine_grammar.engines.vllm.backend import multiplexer
 from routine_grammar.engines.vllm.checking import check_off_loop, compile_off_loop
 from routine_grammar.engines.vllm.draft_patches import apply_draft_patches
 from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, is_ours
+from routine_grammar.engines.vllm.mask_patches import apply_mask_patches
 from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
 from routine_grammar.engines.vllm.settings import EngineSettings, GrammarBackend
 from routine_grammar.errors import EngineError, RoutineGrammarError
@@ -40,10 +41,10 @@ def apply_patches() -> None:
     patch_inputs()
     patch_kernel_scan()
     patch_discarded_samples()
-    patch_cpu_masks()
     patch_startup_interrupt()
     patch_guard()
     apply_draft_patches()
+    apply_mask_patches()
 
 
 def patch_backends() -> None:
@@ -225,39 +226,6 @@ def patch_discarded_samples() -> None:
         return sample_tokens
 
     replace_method(CPUModelRunner, "sample_tokens", ("self", "grammar_output"), replacement)
-
-
-def patch_cpu_masks() -> None:
-    """Mask logits on CPUs by our loop, from the rows as they come.
-
-    Why: vLLM sorts the rows into a copy and asks xgrammar, whose loop goes bit by bit: over 131,072 tokens it takes thirty times
-    as long for a row of one token, and more than a small model's pass for eight of them. Goes when it goes word by word.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return
-    from vllm.v1.worker import gpu_model_runner
-
-    original = gpu_model_runner.apply_grammar_bitmask
-    if hasattr(original, MARK):
-        return
-    expect_parameters(original, ("scheduler_output", "grammar_output", "input_batch", "logits"))
-
-    @functools.wraps(original)
-    def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: Any) -> None:
-        from routine_grammar.engines.vllm.cpu_masks import mask_batch
-
-        mask_batch(
-            logits,
-            grammar_output.grammar_bitmask,
-            grammar_output.structured_output_request_ids,
-            input_batch.req_ids,
-            scheduler_output.scheduled_spec_decode_tokens,
-        )
-
-    setattr(apply_grammar_bitmask, MARK, True)
-    gpu_model_runner.apply_grammar_bitmask = apply_grammar_bitmask
 
 
 def patch_startup_interrupt() -> None:

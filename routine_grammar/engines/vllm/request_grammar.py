@@ -78,7 +78,10 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Write the allowed tokens into row `batch_index` of `bitmask` (int32 [rows, words], bit 1 = allowed)."""
         if bitmask is not self._bitmask:  # there is one a batch manager: its view is made once, and not for every row
             self._bitmask, self._packed = bitmask, bitmask.numpy()
-        row = self._packed[batch_index]
+        self.fill_row(self._packed[batch_index])
+
+    def fill_row(self, row: npt.NDArray[np.int32]) -> None:
+        """Write the allowed tokens into a row (int32 [words], bit 1 = allowed)."""
         try:
             self._keep_budget()
             self._matcher.fill(row)

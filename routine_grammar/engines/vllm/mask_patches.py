@@ -1,0 +1,88 @@
+"""The private names of vLLM that its masks go through: why they are replaced, and when the patches can go (see patches.py)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
+
+
+def apply_mask_patches() -> None:
+    """Apply all of them; a second call changes nothing. Raises `EngineError` where vLLM is not as expected."""
+    patch_rows()
+    patch_cpu_masks()
+
+
+def patch_rows() -> None:
+    """Fill the rows of a pass at once where all of them are of grammars of ours, and none has drafts.
+
+    Why: what vLLM does around each row, for drafts that are not there, takes longer than the row; and beyond 128 requests it
+    shares rows out to threads, which only helps where a grammar lets go of the interpreter. Goes when vLLM's own loop costs
+    less than a row.
+    """
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def grammar_bitmask(
+            self: Any,
+            requests: Mapping[str, Any],
+            structured_output_request_ids: Sequence[str],
+            scheduled_spec_decode_tokens: Mapping[str, Sequence[int]],
+        ) -> Any:
+            batch = [requests[name] for name in structured_output_request_ids]
+            grammars = [request.structured_output_request.grammar for request in batch]
+            rows = self._grammar_bitmask
+            ours = rows is not None and all(hasattr(grammar, "fill_row") for grammar in grammars)
+            if not ours or scheduled_spec_decode_tokens:
+                return original(self, requests, structured_output_request_ids, scheduled_spec_decode_tokens)
+            packed = rows.numpy()[: len(batch)]
+            for request, grammar, row in zip(batch, grammars, packed, strict=True):
+                if grammar.is_terminated() or self._get_constraint_bounds(request, ()).constraint_start > 0:
+                    row[:] = -1
+                else:
+                    grammar.fill_row(row)
+            return packed
+
+        return grammar_bitmask
+
+    parameters = ("self", "requests", "structured_output_request_ids", "scheduled_spec_decode_tokens")
+    replace_method(StructuredOutputManager, "grammar_bitmask", parameters, replacement)
+
+
+def patch_cpu_masks() -> None:
+    """Mask logits on CPUs by our loop, from the rows as they come.
+
+    Why: vLLM sorts the rows into a copy and asks xgrammar, whose loop goes bit by bit: over 131,072 tokens it takes 20 to 40
+    times as long for rows of one token, 5 ms for eight of them. Goes when it goes word by word.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.v1.worker import gpu_model_runner
+
+    original = gpu_model_runner.apply_grammar_bitmask
+    if hasattr(original, MARK):
+        return
+    expect_parameters(original, ("scheduler_output", "grammar_output", "input_batch", "logits"))
+
+    @functools.cache
+    def masker() -> Callable[..., None]:
+        from routine_grammar.engines.vllm.cpu_masks import mask_batch  # where a grammar comes, and not with the plugin
+
+        return mask_batch
+
+    @functools.wraps(original)
+    def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: Any) -> None:
+        masker()(
+            logits,
+            grammar_output.grammar_bitmask,
+            grammar_output.structured_output_request_ids,
+            input_batch.req_ids,
+            scheduler_output.scheduled_spec_decode_tokens,
+        )
+
+    setattr(apply_grammar_bitmask, MARK, True)
+    gpu_model_runner.apply_grammar_bitmask = apply_grammar_bitmask
