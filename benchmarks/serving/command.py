@@ -47,7 +47,7 @@ class Options:
 
     def ways(self) -> list[Way]:
         """Closed loops, then random arrivals."""
-        closed = [Way(max(8, CALLS_A_CLIENT * clients), clients=clients) for clients in self.clients]
+        closed = [Way(min(8 * clients, max(64, CALLS_A_CLIENT * clients)), clients=clients) for clients in self.clients]
         return closed + [Way(max(4, round(3 * rate)), per_second=rate) for rate in self.rates]
 
     def kinds(self) -> list[Kind]:

@@ -35,7 +35,6 @@ _EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 # Of our plugins only the one that lets vLLM start beside packages that its build can't load.
 _WITHOUT_OURS = "VLLM_PLUGINS=routine_grammar_environment"
 _VLLM = "vllm.entrypoints.launchers.api_server.entry"  # `vllm serve` does not start where only its CPU build is installed
-_LOCAL = ("--host", "127.0.0.1")  # as ours is by default
 # The messages alone: every arm has the same prompt, also where a request brings its tools.
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
@@ -83,21 +82,20 @@ class Server:
 
 def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]:
     """What starts a server of a kind; without a model: the demo's. vLLM's own has none of our patches."""
-    model = model or demo_model_path()
-    flags = ["--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
+    flags = ["--model", str(model or demo_model_path()), "--served-model-name", MODEL, "--dtype", "float32", "--enforce-eager"]
     flags += ["--distributed-executor-backend", _EXECUTOR]
     flags += ["--chat-template", _TEMPLATE, "--tool-call-parser", "hermes"]
     flags += ["--max-num-seqs", str(MAX_SEQUENCES), "--max-model-len", "4096", "--uvicorn-log-level", "warning"]
     if kind in (Kind.XGRAMMAR, Kind.GUIDANCE):
         flags += ["--structured-outputs-config", json.dumps({"backend": str(kind)}), "--enable-auto-tool-choice"]
-        return ("env", _WITHOUT_OURS, sys.executable, "-m", _VLLM, "--model", str(model), *flags, *_LOCAL)
+        return ("env", _WITHOUT_OURS, sys.executable, "-m", _VLLM, *flags, "--host", "127.0.0.1")
     if kind is Kind.ANY_SPELLING:
         flags += ["--routine-spelling", "any"]
     if kind not in (Kind.DRAFTED, Kind.ANY_SPELLING):
         flags += ["--routine-drafts", str(MOST_DRAFTS if kind is Kind.MANY_DRAFTS else 0)]
     elif drafts is not None:
         flags += ["--routine-drafts", str(drafts)]
-    return (sys.executable, "-m", "routine_grammar.serve", "--model", str(model), *flags)
+    return (sys.executable, "-m", "routine_grammar.serve", *flags)
 
 
 @asynccontextmanager

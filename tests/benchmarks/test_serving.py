@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import AsyncIterator
+from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist, fmean
@@ -164,10 +165,27 @@ def test_every_arm_constrains_in_its_own_way() -> None:
 
 def test_servers_are_started_by_what_tells_them_apart() -> None:
     flags = {kind: list(command(kind, Path("m"), 4)) for kind in Kind}
-    drafts = {Kind.DRAFTED: "4", Kind.ANY_SPELLING: "4", Kind.MANY_DRAFTS: "64"}
-    assert all(flags[kind][-2:] == ["--routine-drafts", drafts.get(kind, "0")] for kind in Kind)
+    drafts = {Kind.UNDRAFTED: "0", Kind.DRAFTED: "4", Kind.ANY_SPELLING: "4", Kind.MANY_DRAFTS: "64"}
+    for kind, given in flags.items():
+        if kind in drafts:
+            assert given[-2:] == ["--routine-drafts", drafts[kind]]
+            assert "routine_grammar.serve" in given
+        else:  # vLLM's own server, and nothing of ours that would change it
+            assert f'{{"backend": "{kind}"}}' in given
+            assert not any("routine_grammar.serve" in part or part.startswith("--routine") for part in given)
+            assert "VLLM_PLUGINS=routine_grammar_environment" in given
+            assert given[-2:] == ["--host", "127.0.0.1"]
     assert "any" in flags[Kind.ANY_SPELLING]
-    assert '{"backend": "guidance"}' in flags[Kind.GUIDANCE]
+
+
+def test_vllm_s_own_server_finds_that_plugin_and_no_other_of_ours() -> None:
+    named = {
+        entry.group
+        for group in ("general", "platform", "endpoint")
+        for entry in entry_points(group=f"vllm.{group}_plugins")
+        if entry.name == "routine_grammar_environment"
+    }
+    assert named == {"vllm.platform_plugins"}
 
 
 def cells(calls_per_s: list[float], token_ms: list[float], accepted: float = 0) -> list[Cell]:
