@@ -109,7 +109,7 @@ def describe(options: Options) -> dict[str, str]:
     drafts = "as many as by default" if options.drafts is None else str(options.drafts)
     return {
         "model": f"{NAME if options.large else 'the demo model'}, random weights in float32, temperature 1, seeded",
-        "servers": "the model in the engine's process, one thread",
+        "servers": "vLLM's own, without our patches, for what is not ours; the model in the engine's process, one thread",
         "grammars": f"{TURNS} turns of each size over and over; strings of at most {STRING_CHARS} characters, at most "
         f"{MAX_TOKENS} tokens a call",
         "drafts": f"{drafts} tokens a request and pass",

@@ -35,7 +35,7 @@ def patch_rows() -> None:
             grammars = [request.structured_output_request.grammar for request in batch]
             rows = self._grammar_bitmask
             ours = rows is not None and all(hasattr(grammar, "fill_row") for grammar in grammars)
-            if not ours or scheduled_spec_decode_tokens:
+            if not ours or not batch or scheduled_spec_decode_tokens:
                 return original(self, requests, structured_output_request_ids, scheduled_spec_decode_tokens)
             packed = rows.numpy()[: len(batch)]
             for request, grammar, row in zip(batch, grammars, packed, strict=True):
