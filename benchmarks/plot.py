@@ -50,7 +50,9 @@ def draw(folder: Path) -> list[Path]:
     masks, shown = (read_csv(_newest(folder, kind)) for kind in ("compile", f"serve_{SHOWN}"))
     parts = [read_csv(_newest(folder, f"serve_{part}")) for part in (*SIZES, "growth") if _results(folder, f"serve_{part}")]
     newest = max((header for header, _ in parts), key=lambda header: header["date"])
-    return [_draw_readme(folder, masks, shown), _draw_serve(folder, newest, [each for _, part in parts for each in part])]
+    dates = sorted({header["date"] for header, _ in parts})
+    run = newest | {"date": " to ".join(dict.fromkeys((dates[0], dates[-1])))}
+    return [_draw_readme(folder, masks, shown), _draw_serve(folder, run, [each for _, part in parts for each in part])]
 
 
 def _draw_readme(folder: Path, masks: Run, calls: Run) -> Path:
@@ -115,7 +117,8 @@ def _of_size(measured: Sequence[Measurement], size: str, metric: str, unit: str)
 
 
 def _growth(measured: Sequence[Measurement], axis: str) -> list[Measurement]:
-    return [each for each in measured if each.case.endswith(f" {axis}") and each.case.split()[0].isdigit()]
+    """The times to the first token over what grows."""
+    return [each for each in measured if each.case.endswith(f" {axis}") and each.metric.startswith("first token")]
 
 
 def _bars(axes: Axes, measurements: Sequence[Measurement], unit: str, title: str, *, legend: bool = True) -> None:
@@ -144,6 +147,7 @@ def _lines(axes: Axes, measurements: Sequence[Measurement], axis: str) -> None:
             axes.plot(numbers, [each.middle for each in line], style, marker="o", ms=3, color=COLOURS[arm], label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(min(each.middle for each in measurements) / 3, 10 * max(each.middle for each in measurements))
     axes.set_xlabel(axis, fontsize=9)
     _finish(axes, "ms to the first token, logarithmic", f"Growth: {axis}", legend=True)
 
