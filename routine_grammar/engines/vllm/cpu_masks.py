@@ -27,6 +27,8 @@ def mask_batch(
         row_ids = np.arange(len(batch), dtype=np.int32)
     else:
         row_ids = _row_ids(len(logits), constrained, batch, drafts)
+    if not rows.flags.writeable:  # as they come from another process, of which torch would warn
+        rows = rows.copy()
     mask_logits(logits, torch.from_numpy(rows), torch.from_numpy(row_ids))
 
 

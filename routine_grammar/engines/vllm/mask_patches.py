@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from routine_grammar.engines.vllm.patching import MARK, expect_parameters, replace_method
+from routine_grammar.engines.vllm.patching import replace_method
 
 
 def apply_mask_patches() -> None:
@@ -63,26 +63,23 @@ def patch_cpu_masks() -> None:
         return
     from vllm.v1.worker import gpu_model_runner
 
-    original = gpu_model_runner.apply_grammar_bitmask
-    if hasattr(original, MARK):
-        return
-    expect_parameters(original, ("scheduler_output", "grammar_output", "input_batch", "logits"))
-
     @functools.cache
     def masker() -> Callable[..., None]:
         from routine_grammar.engines.vllm.cpu_masks import mask_batch  # where a grammar comes, and not with the plugin
 
         return mask_batch
 
-    @functools.wraps(original)
-    def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: Any) -> None:
-        masker()(
-            logits,
-            grammar_output.grammar_bitmask,
-            grammar_output.structured_output_request_ids,
-            input_batch.req_ids,
-            scheduler_output.scheduled_spec_decode_tokens,
-        )
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply_grammar_bitmask(scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: Any) -> None:
+            masker()(
+                logits,
+                grammar_output.grammar_bitmask,
+                grammar_output.structured_output_request_ids,
+                input_batch.req_ids,
+                scheduler_output.scheduled_spec_decode_tokens,
+            )
 
-    setattr(apply_grammar_bitmask, MARK, True)
-    gpu_model_runner.apply_grammar_bitmask = apply_grammar_bitmask
+        return apply_grammar_bitmask
+
+    parameters = ("scheduler_output", "grammar_output", "input_batch", "logits")
+    replace_method(gpu_model_runner, "apply_grammar_bitmask", parameters, replacement)

@@ -1,10 +1,11 @@
-"""Replacing a method of vLLM's: once, and only where it takes what is expected."""
+"""Replacing a method or a function of vLLM's: once, and only where it takes what is expected."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from routine_grammar.errors import EngineError
@@ -13,12 +14,17 @@ MARK = "__routine_grammar__"
 
 
 def replace_method(
-    owner: type, name: str, parameters: Sequence[str], replacement: Callable[[Callable[..., Any]], Callable[..., Any]]
+    owner: type | ModuleType,
+    name: str,
+    parameters: Sequence[str],
+    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> None:
-    """Replace a method once, if its first parameters are these."""
+    """Replace a method of a class, or a function of a module, once, if its first parameters are these."""
     original = getattr(owner, name, None)
     if original is None:
-        raise EngineError(f"{owner.__module__}.{owner.__name__} has no {name}: this vLLM is not supported")
+        raise EngineError(
+            f"{getattr(owner, '__module__', 'module')} {owner.__name__} has no {name}: this vLLM is not supported"
+        )
     if hasattr(original, MARK):
         return
     expect_parameters(original, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -43,14 +44,18 @@ def test_logits_are_masked_as_vllm_masks_them(
     generator = np.random.default_rng(order.getrandbits(32))
     rows = generator.integers(-(2**31), 2**31, (sum(1 + len(drafts.get(name, ())) for name in constrained), 3), np.int64)
     rows[generator.random(rows.shape) < 0.4] = 0
+    rows = rows.astype(np.int32)
+    rows.flags.writeable = order.random() < 0.5
     slots = sum(1 + count for _, count in batch)
     logits = torch.from_numpy(generator.standard_normal((slots, COLUMNS), np.float32)).to(dtype)
     expected = logits.clone()
     pass_ = (
         SimpleNamespace(scheduled_spec_decode_tokens=drafts),
-        SimpleNamespace(grammar_bitmask=rows.astype(np.int32), structured_output_request_ids=constrained),
+        SimpleNamespace(grammar_bitmask=rows, structured_output_request_ids=constrained),
     )
-    masked(*pass_, SimpleNamespace(req_ids=names), logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masked(*pass_, SimpleNamespace(req_ids=names), logits)
     masked.__wrapped__(*pass_, SimpleNamespace(req_ids=names), expected)
     assert masked is not masked.__wrapped__
     assert torch.equal(logits, expected)
