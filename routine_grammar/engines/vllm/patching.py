@@ -22,9 +22,8 @@ def replace_method(
     """Replace a method of a class, or a function of a module, once, if its first parameters are these."""
     original = getattr(owner, name, None)
     if original is None:
-        raise EngineError(
-            f"{getattr(owner, '__module__', 'module')} {owner.__name__} has no {name}: this vLLM is not supported"
-        )
+        where = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__name__}"
+        raise EngineError(f"{where} has no {name}: this vLLM is not supported")
     if hasattr(original, MARK):
         return
     expect_parameters(original, parameters)
