@@ -19,7 +19,7 @@ from benchmarks.workload import Case
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
-from routine_grammar.grammar.payload import load_grammar
+from routine_grammar.grammar.payload import load_program
 from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows
@@ -89,7 +89,7 @@ class OurArm:
 
     def compile(self, text: str) -> OurCompiled:
         """Read the payload and build its automaton."""
-        automaton = Automaton(load_grammar(text), self._vocabulary.special)
+        automaton = Automaton(load_program(text), self._vocabulary.special)
         return OurCompiled(TokenRows(automaton, self._rows))
 
 
@@ -109,7 +109,7 @@ class OurColdArm:
     def compile(self, text: str) -> OurCompiled:
         """Read the payload, compile its leaves and build its automaton."""
         library = LeafLibrary()
-        automaton = Automaton(load_grammar(text), self._vocabulary.special, library)
+        automaton = Automaton(load_program(text), self._vocabulary.special, library)
         return OurCompiled(TokenRows(automaton, VocabularyRows(self._vocabulary, library)))
 
 

@@ -15,7 +15,7 @@ ALLOWED = {
     "errors": set[str](),
     "patterns": {"errors"},
     "routine": {"errors", "patterns"},
-    "grammar": {"errors", "patterns", "routine"},
+    "grammar": {"errors", "patterns", "routine", "jit"},
     "jit": set(),
     "automaton": {"errors", "patterns", "grammar", "jit"},
     "masks": {"errors", "grammar", "automaton", "jit"},

@@ -6,7 +6,7 @@ It knows neither Lark nor vocabularies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from routine_grammar.automaton.skeleton import Skeleton
 from routine_grammar.automaton.step import COUNTED, DEAD, HEAD, NEED, OVERFLOW, STACK, Configuration
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.tree import Distinct, Grammar
+from routine_grammar.grammar.program import Program
+from routine_grammar.grammar.tree import Grammar
 
 Symbol = str
 Piece = int | Symbol  # one byte, or one symbol
@@ -33,15 +34,18 @@ class Automaton:
     Raises `GrammarError` for an empty language or left recursion, `GrammarTooLargeError` past a bound.
     """
 
-    def __init__(self, grammar: Grammar, symbols: Iterable[Symbol] = (), library: LeafLibrary | None = None) -> None:
+    def __init__(
+        self, grammar: Grammar | Program, symbols: Collection[Symbol] = (), library: LeafLibrary | None = None
+    ) -> None:
+        program = grammar if isinstance(grammar, Program) else Program.of(grammar)
         self.library = library or LeafLibrary.shared()
-        self.symbols: tuple[Symbol, ...] = tuple(sorted(grammar.markers() & set(symbols)))
+        self.symbols: tuple[Symbol, ...] = tuple(sorted(marker for marker in program.markers if marker in symbols))
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
-        self.skeleton = Skeleton(grammar, self.library, self._numbers)
-        self.handle = self.skeleton.arrays.handle
-        self.farthest = self.skeleton.root_facts.farthest
-        self.is_distinct = grammar.has_distinct
-        self.needs_several = any(isinstance(tree, Distinct) and tree.least > 1 for tree in grammar.rules.values())
+        self.skeleton = Skeleton(program, self.library, self._numbers)
+        self.handle = self.skeleton.handle
+        self.farthest = self.skeleton.farthest
+        self.is_distinct = len(program.distinct) > 0
+        self.needs_several = bool((program.distinct > 1).any())
         if self.is_distinct:
             self.skeleton.require_marks()
         self._scratch = np.zeros(HEAD + STACK, np.int32)

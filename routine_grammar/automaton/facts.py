@@ -1,246 +1,339 @@
-"""What can be said of a grammar tree without building its automaton: first bytes, emptiness, extensions, lengths.
+"""What can be said of a rule without its states: first bytes, emptiness, extensions, lengths, from its last node to its first.
 
-A byte set is an int with bit `b` set for byte `b`, and bit 256 + i for the i-th symbol (a marker that is one token).
+What extends: the bytes that may follow a complete word inside a longer one, where the tree alone tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
-from typing import NamedTuple
-
-from routine_grammar.automaton.components import components
-from routine_grammar.automaton.leaf import LeafLibrary
-from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.terminals import Terminal
-from routine_grammar.grammar.tree import (
-    Call,
-    Choice,
-    Distinct,
-    Element,
-    Leaf,
-    Literal,
-    Marker,
-    Node,
-    Optional,
-    Repeat,
-    Sequence,
-    calls_of,
+from routine_grammar.automaton.placing import (
+    joined,
+    repeated,
 )
+from routine_grammar.automaton.pools import (
+    BYTE_WORDS,
+    DECIDED,
+    DRAFT,
+    FACTS,
+    FARTHEST,
+    FIRST,
+    FULL,
+    INFINITE,
+    LAST_NODE,
+    LEAVES,
+    NEED_EXTENDS,
+    NODE,
+    NODE_ENDS,
+    OF_DRAFT,
+    OF_FACTS,
+    OF_TEXTS,
+    RULE_BYTES,
+    SHORTEST,
+    SHORTEST_OF,
+    SYMBOL_OF,
+    TEXT,
+    TEXT_STARTS,
+    TEXTS,
+    USED,
+    WORDS,
+    add_byte,
+    add_bytes,
+    clear_bytes,
+    lacks,
+    meets,
+    of_node,
+    of_rule,
+    rule_row,
+    wants,
+)
+from routine_grammar.automaton.readings import (
+    begin,
+    push_text,
+)
+from routine_grammar.automaton.sorting import (
+    sort_texts,
+)
+from routine_grammar.automaton.step import (
+    COUNTED,
+    leaf_allows,
+    leaf_length,
+)
+from routine_grammar.automaton.tables import (
+    Handle,
+    extends_word,
+    get,
+    get_byte,
+    leaf_extends,
+    put,
+)
+from routine_grammar.grammar import program
+from routine_grammar.jit import jit
 
-INFINITE = 1 << 30  # the length of texts that there are none of
-LONGEST = INFINITE - 1  # lengths past it count as this one
-_FAR = INFINITE >> 1
-ELSEWHERE = "vLLM's own guidance backend can take such a grammar (--grammar-backend auto hands it over)"
+
+@jit
+def fact_row(t: Handle, row: int) -> int:
+    """Where a row of facts begins: with the first bytes of the words."""
+    return row * (2 * get(t, USED, WORDS) + 3)
 
 
-class Facts(NamedTuple):
-    """Of a language: `first` bytes of its words, whether it holds the empty word (`nullable`), which bytes may follow a
-    complete word inside a longer one (`extends`; None where the tree alone does not tell), the length of the `shortest`
-    word, and the largest distance to the end that a word under way can have (`farthest`), both in bytes and symbols.
+@jit
+def extends_at(t: Handle, row: int) -> int:
+    """Where the bytes begin that may follow a complete word within a longer one."""
+    return fact_row(t, row) + get(t, USED, WORDS)
+
+
+@jit
+def known_at(t: Handle, row: int) -> int:
+    """Where it is said whether those are known."""
+    return fact_row(t, row) + 2 * get(t, USED, WORDS)
+
+
+@jit
+def shortest_at(t: Handle, row: int) -> int:
+    """Where the length of the shortest word is."""
+    return fact_row(t, row) + 2 * get(t, USED, WORDS) + 1
+
+
+@jit
+def farthest_at(t: Handle, row: int) -> int:
+    """Where the largest distance to the end is that a word under way can have."""
+    return fact_row(t, row) + 2 * get(t, USED, WORDS) + 2
+
+
+@jit
+def set_facts(t: Handle, row: int, shortest: int, farthest: int) -> None:
+    """Begin a row: no first bytes, none that extend, and these are known."""
+    for at in range(fact_row(t, row), known_at(t, row)):
+        put(t, FACTS, at, 0)
+    put(t, FACTS, known_at(t, row), 1)
+    put(t, FACTS, shortest_at(t, row), shortest)
+    put(t, FACTS, farthest_at(t, row), farthest)
+
+
+@jit
+def copy_facts(t: Handle, to: int, row: int) -> None:
+    """Copy a row of facts."""
+    if to != row:
+        for word in range(fact_row(t, 1)):
+            put(t, FACTS, fact_row(t, to) + word, get(t, FACTS, fact_row(t, row) + word))
+
+
+# Facts of nodes
+
+
+@jit
+def add_leaf_bytes(t: Handle, state: int, array: int, row: int) -> None:
+    """Put the bytes that may come next within a leaf into a set."""
+    for byte in range(256):
+        if leaf_allows(t, state, byte):
+            add_byte(t, array, row, byte)
+
+
+@jit
+def evaluate(t: Handle, rule: int) -> int:
+    """Find the facts of a rule from what is known of those that it calls, as row 0; returns 0, or a code.
+
+    From the last node to the first, so that the facts of all below a node are the last rows, that of the first child on top.
     """
-
-    first: int
-    nullable: bool
-    extends: int | None
-    shortest: int
-    farthest: int
-
-
-NOTHING = Facts(0, False, 0, INFINITE, 0)
-EMPTY_WORD = Facts(0, True, 0, 0, 0)
-
-
-class Analysis:
-    """Facts of every rule of a grammar, found as a least fixpoint, callees first, and of any node on request."""
-
-    def __init__(self, rules: Mapping[str, Node], library: LeafLibrary, symbols: Mapping[str, int]) -> None:
-        self._library = library
-        self._symbols = symbols
-        self._rules: dict[str, Facts] = dict.fromkeys(rules, NOTHING)
-        self._circles: dict[str, tuple[str, ...]] = {}
-        calls = {name: calls_of(tree) for name, tree in rules.items()}
-        for component in components(calls):
-            if len(component) == 1 and component[0] not in calls[component[0]]:
-                self._rules[component[0]] = self.of(rules[component[0]])
-            else:
-                self._solve({name: rules[name] for name in component})
-                self._circles.update(dict.fromkeys(component, component))
-        self._refuse_left_recursion({name: rules[name] for name in self._circles})
-
-    def _refuse_left_recursion(self, rules: Mapping[str, Node]) -> None:
-        """A rule that can come to itself without reading anything would be entered for ever; `rules` are the recursive ones."""
-        leading = {name: self._leading_calls(tree) & rules.keys() for name, tree in rules.items()}
-        for component in components(leading):
-            if len(component) > 1 or component[0] in leading[component[0]]:
-                told = f"rule {min(component)} begins with itself: rewrite it without left recursion"
-                raise GrammarError(f"{told}; {ELSEWHERE}")
-
-    def _leading_calls(self, node: Node) -> set[str]:
-        """The rules that may be called at the very beginning of a node."""
-        match node:
-            case Call(rule):
-                return {rule}
-            case Sequence(items):
-                calls = set[str]()
-                for item in items:
-                    calls |= self._leading_calls(item)
-                    if not self.of(item).nullable:
-                        break
-                return calls
-            case Choice(items):
-                return set[str]().union(*(self._leading_calls(item) for item in items))
-            case Optional(item) | Repeat(item, _, _) | Distinct(item) | Element(item):
-                return self._leading_calls(item)
-            case _:
-                return set()
-
-    def _solve(self, rules: Mapping[str, Node]) -> None:
-        """Facts of rules that call each other in a circle, all but `farthest` by rising (or falling) to a fixpoint."""
-        changed = True
-        while changed:
-            changed = False
-            for name, tree in rules.items():
-                facts = self.of(tree)._replace(farthest=0)
-                changed = changed or facts != self._rules[name]
-                self._rules[name] = facts
-        # `farthest` of a call is its rule's own and what is owed after the call. Where anything is owed within the circle,
-        # it grows without bound; else the largest of all is everyone's.
-        own = max(self.of(tree).farthest for tree in rules.values())
-        for name in rules:
-            self._rules[name] = self._rules[name]._replace(farthest=_FAR)
-        owed = max(self.of(tree).farthest for tree in rules.values()) > _FAR
-        for name in rules:
-            self._rules[name] = self._rules[name]._replace(farthest=INFINITE if owed else own)
-
-    def rule(self, name: str) -> Facts:
-        """Facts of a rule."""
-        return self._rules[name]
-
-    @property
-    def recursive(self) -> tuple[str, ...]:
-        """The rules that call themselves, at any remove."""
-        return tuple(self._circles)
-
-    def circle(self, name: str) -> tuple[str, ...]:
-        """The rules that a recursive rule calls and that call it, at any remove, itself among them; else none."""
-        return self._circles.get(name, ())
-
-    def of(self, node: Node) -> Facts:
-        """Facts of a node."""
-        match node:
-            case Literal(text):
-                data = text.encode()
-                return _word(1 << data[0], len(data)) if data else EMPTY_WORD
-            case Marker(text):
-                if text in self._symbols:
-                    return _word(1 << 256 + self._symbols[text], 1)
-                return self.of(Literal(text))
-            case Leaf(_, pattern):
-                return self._leaf(pattern)
-            case Call(rule):
-                return self._rules[rule]
-            case Sequence(items):
-                return _fold(items, self.of)
-            case Choice(items):
-                return self._choice(items)
-            case Optional(item):
-                return _optional(self.of(item))
-            case Repeat(item, low, high):
-                return _repeat(self.of(item), low, high)
-            case Distinct(item) | Element(item):
-                return self.of(item)
-
-    def _leaf(self, pattern: Terminal) -> Facts:
-        library = self._library
-        start = library.start(pattern)
-        shortest = library.distance_of(start)
-        farthest = library.farthest(start)
-        return Facts(library.first(start), shortest == 0, library.extends(start), shortest, farthest)
-
-    def _choice(self, items: tuple[Node, ...]) -> Facts:
-        parts = [self.of(item) for item in items]
-        first, disjoint = 0, True
-        for part in parts:
-            disjoint = disjoint and not first & part.first
-            first |= part.first
-        nullable = any(part.nullable for part in parts)
-        extends = _union(part.extends for part in parts) if disjoint else _literal_extensions(items)
-        if extends is not None and nullable:
-            extends |= first
-        shortest = min((part.shortest for part in parts), default=INFINITE)
-        return Facts(first, nullable, extends, shortest, max((part.farthest for part in parts), default=0))
+    top = 0
+    for node in range(of_rule(t, rule, LAST_NODE) - 1, of_rule(t, rule, NODE) - 1, -1):
+        if lacks(t, OF_FACTS, top + 2):
+            return FULL
+        kind, what = of_node(t, node, 0), of_node(t, node, 1)
+        if kind == program.SEQUENCE:
+            top = follow(t, top, what)
+        elif kind == program.CHOICE:
+            code = choose(t, top, node)
+            if code < 0:
+                return code
+            top = code
+        elif kind == program.OPTIONAL:
+            make_optional(t, top - 1)
+        elif kind == program.REPEAT:
+            repeat(t, top - 1, what, of_node(t, node, 2))
+        elif kind == program.LEAF:
+            code = of_leaf(t, top, what)
+            if code < 0:
+                return code
+            top += 1
+        elif kind == program.CALL:
+            of_call(t, top, what)
+            top += 1
+        elif kind == program.MARKER or kind == program.LITERAL:
+            of_text(t, top, what, kind == program.MARKER)
+            top += 1
+        put(t, SHORTEST_OF, node, get(t, FACTS, shortest_at(t, top - 1)))
+    return 0
 
 
-def joined_length(first: int, second: int) -> int:
-    """The length of two texts in a row, where there are such texts."""
-    if first == INFINITE or second == INFINITE:
-        return INFINITE
-    return min(first + second, LONGEST)
+@jit
+def of_text(t: Handle, row: int, text: int, is_marker: bool) -> None:
+    """Facts of a literal or marker."""
+    start = get(t, TEXT_STARTS, text)
+    length = get(t, TEXT_STARTS, text + 1) - start
+    if is_marker and get(t, SYMBOL_OF, text) >= 0:
+        set_facts(t, row, 1, 1)
+        add_byte(t, FACTS, fact_row(t, row), 256 + get(t, SYMBOL_OF, text))
+        return
+    set_facts(t, row, length, length)
+    if length:
+        add_byte(t, FACTS, fact_row(t, row), get_byte(t, TEXT, start))
 
 
-def _word(first: int, length: int) -> Facts:
-    return Facts(first, False, 0, length, length)
+@jit
+def of_leaf(t: Handle, row: int, leaf: int) -> int:
+    """Facts of a leaf; returns 0, or a code."""
+    state = get(t, LEAVES, 2 * leaf)
+    set_facts(t, row, leaf_length(t, state), get(t, LEAVES, 2 * leaf + 1))
+    add_leaf_bytes(t, state, FACTS, fact_row(t, row))
+    if state < COUNTED:
+        known = leaf_extends(t, state)
+        if known < 0:
+            return wants(t, NEED_EXTENDS, state)
+        for word in range(BYTE_WORDS):
+            put(t, FACTS, extends_at(t, row) + word, extends_word(t, known, word))
+    return 0
 
 
-def _union(sets: Iterable[int | None]) -> int | None:
-    total = 0
-    for part in sets:
-        if part is None:
-            return None
-        total |= part
-    return total
+@jit
+def of_call(t: Handle, row: int, rule: int) -> None:
+    """Facts of a call: those of the rule, as far as they are known."""
+    set_facts(t, row, of_rule(t, rule, SHORTEST), of_rule(t, rule, FARTHEST))
+    put(t, FACTS, known_at(t, row), of_rule(t, rule, DECIDED))
+    for word in range(2 * get(t, USED, WORDS)):
+        put(t, FACTS, fact_row(t, row) + word, get(t, RULE_BYTES, rule_row(t, rule, FIRST) + word))
 
 
-def _fold(items: tuple[Node, ...], facts_of: Callable[[Node], Facts]) -> Facts:
-    """Facts of a sequence, from its end."""
-    rest = EMPTY_WORD
-    for item in reversed(items):
-        part = facts_of(item)
-        extends: int | None = None
-        if part.extends is not None and rest.extends is not None and not part.extends & rest.first:
-            extends = rest.extends | (part.extends | rest.first if rest.nullable else 0)
-        rest = Facts(
-            part.first | (rest.first if part.nullable else 0),
-            part.nullable and rest.nullable,
-            extends,
-            joined_length(part.shortest, rest.shortest),
-            min(max(part.farthest + rest.shortest, rest.farthest), INFINITE),
-        )
-    return rest
+@jit
+def follow(t: Handle, top: int, count: int) -> int:
+    """Facts of as many nodes in a row, in the place of theirs; returns how many rows there are then."""
+    if not count:
+        set_facts(t, top, 0, 0)
+        return top + 1
+    rest = top - count
+    for part in range(rest + 1, top):
+        precede(t, part, rest)
+    return rest + 1
 
 
-def _optional(part: Facts) -> Facts:
-    extends = None if part.extends is None else part.extends | part.first
-    return Facts(part.first, True, extends, 0, part.farthest)
+@jit
+def precede(t: Handle, part: int, rest: int) -> None:
+    """Make the facts of what is behind a node those of both."""
+    first, rest_first = fact_row(t, part), fact_row(t, rest)
+    is_nullable, rest_is_nullable = get(t, FACTS, shortest_at(t, part)) == 0, get(t, FACTS, shortest_at(t, rest)) == 0
+    is_known = get(t, FACTS, known_at(t, part)) and get(t, FACTS, known_at(t, rest))
+    if is_known and meets(t, FACTS, extends_at(t, part), FACTS, rest_first):
+        is_known = 0
+    put(t, FACTS, known_at(t, rest), is_known)
+    if is_known and rest_is_nullable:
+        add_bytes(t, FACTS, extends_at(t, rest), FACTS, extends_at(t, part))
+        add_bytes(t, FACTS, extends_at(t, rest), FACTS, rest_first)
+    if not is_known:
+        clear_bytes(t, FACTS, extends_at(t, rest))
+    if not is_nullable:
+        clear_bytes(t, FACTS, rest_first)
+    add_bytes(t, FACTS, rest_first, FACTS, first)
+    owed = get(t, FACTS, farthest_at(t, part)) + get(t, FACTS, shortest_at(t, rest))
+    put(t, FACTS, farthest_at(t, rest), min(max(owed, get(t, FACTS, farthest_at(t, rest))), INFINITE))
+    length = joined(get(t, FACTS, shortest_at(t, part)), get(t, FACTS, shortest_at(t, rest)))
+    put(t, FACTS, shortest_at(t, rest), length)
 
 
-def _repeat(part: Facts, low: int, high: int | None) -> Facts:
+@jit
+def choose(t: Handle, top: int, node: int) -> int:
+    """Facts of a choice of all nodes below one, in the place of theirs; returns how many rows there are then, or a code."""
+    count = of_node(t, node, 1)
+    low = top - count
+    set_facts(t, top, INFINITE, 0)
+    is_apart = True
+    for part in range(low, top):
+        is_apart = is_apart and not meets(t, FACTS, fact_row(t, part), FACTS, fact_row(t, top))
+        add_bytes(t, FACTS, fact_row(t, top), FACTS, fact_row(t, part))
+        add_bytes(t, FACTS, extends_at(t, top), FACTS, extends_at(t, part))
+        if not get(t, FACTS, known_at(t, part)):
+            put(t, FACTS, known_at(t, top), 0)
+        shortest = min(get(t, FACTS, shortest_at(t, top)), get(t, FACTS, shortest_at(t, part)))
+        put(t, FACTS, shortest_at(t, top), shortest)
+        farthest = max(get(t, FACTS, farthest_at(t, top)), get(t, FACTS, farthest_at(t, part)))
+        put(t, FACTS, farthest_at(t, top), farthest)
+    if not is_apart:
+        clear_bytes(t, FACTS, extends_at(t, top))
+        code = extend_literals(t, top, node)
+        if code < 0:
+            return code
+        put(t, FACTS, known_at(t, top), code)
+    if not get(t, FACTS, known_at(t, top)):
+        clear_bytes(t, FACTS, extends_at(t, top))
+    elif get(t, FACTS, shortest_at(t, top)) == 0:
+        add_bytes(t, FACTS, extends_at(t, top), FACTS, fact_row(t, top))
+    copy_facts(t, low, top)
+    return low + 1
+
+
+@jit
+def extend_literals(t: Handle, row: int, node: int) -> int:
+    """Bytes that go on from a literal which is the prefix of another, in a choice of literals: 1, or 0 where others are in it.
+
+    Or a code. In order each literal comes behind its prefixes: `DRAFT` links it to the longest of them.
+    """
+    begin(t)
+    child = node + 1
+    for _ in range(of_node(t, node, 1)):
+        if of_node(t, child, 0) != program.LITERAL:
+            return 0
+        start = get(t, TEXT_STARTS, of_node(t, child, 1))
+        length = get(t, TEXT_STARTS, of_node(t, child, 1) + 1) - start
+        if length and push_text(t, start, length, 0) < 0:
+            return FULL
+        child = get(t, NODE_ENDS, child)
+    sort_texts(t)
+    count = get(t, USED, OF_TEXTS)
+    if lacks(t, OF_DRAFT, count):
+        return FULL
+    for place in range(count):
+        before = place - 1
+        while before >= 0 and not begins_with(t, place, before):
+            before = get(t, DRAFT, before)
+        put(t, DRAFT, place, before)
+        while before >= 0:
+            add_byte(t, FACTS, extends_at(t, row), get_byte(t, TEXT, get(t, TEXTS, 3 * place) + get(t, TEXTS, 3 * before + 1)))
+            before = get(t, DRAFT, before)
+    return 1
+
+
+@jit
+def begins_with(t: Handle, place: int, before: int) -> bool:
+    """Whether a text that was gathered begins with another."""
+    length = get(t, TEXTS, 3 * before + 1)
+    if length > get(t, TEXTS, 3 * place + 1):
+        return False
+    start, other = get(t, TEXTS, 3 * place), get(t, TEXTS, 3 * before)
+    at = 0
+    while at < length and get_byte(t, TEXT, start + at) == get_byte(t, TEXT, other + at):
+        at += 1
+    return at == length
+
+
+@jit
+def make_optional(t: Handle, row: int) -> None:
+    """Facts of a node or nothing, in the place of the node's."""
+    if get(t, FACTS, known_at(t, row)):
+        add_bytes(t, FACTS, extends_at(t, row), FACTS, fact_row(t, row))
+    put(t, FACTS, shortest_at(t, row), 0)
+
+
+@jit
+def repeat(t: Handle, row: int, low: int, high: int) -> None:
+    """Facts of a node some times in a row, in the place of the node's."""
     if high == 0:
-        return EMPTY_WORD
-    decided = part.extends is not None and not part.extends & part.first
-    extends = (part.extends or 0) | part.first if decided else None
-    owed = max(low - 1, 0) * part.shortest
-    return Facts(
-        part.first,
-        low == 0 or part.nullable,
-        extends,
-        0 if low == 0 else part.shortest if part.shortest == INFINITE else min(low * part.shortest, LONGEST),
-        min(part.farthest + owed, INFINITE),
-    )
-
-
-def _literal_extensions(items: tuple[Node, ...]) -> int | None:
-    """`extends` of a choice of literals alone: the bytes that go on from a literal that is the prefix of another."""
-    words = sorted(item.text.encode() for item in items if isinstance(item, Literal))
-    if len(words) != len(items):
-        return None
-    if not any(longer.startswith(shorter) for shorter, longer in pairwise(words)):
-        return 0
-    known = set(words)
-    extends = 0
-    for word in words:
-        for length in range(1, len(word)):
-            if word[:length] in known:
-                extends |= 1 << word[length]
-    return extends
+        set_facts(t, row, 0, 0)
+        return
+    shortest = get(t, FACTS, shortest_at(t, row))
+    is_known = get(t, FACTS, known_at(t, row)) and not meets(t, FACTS, extends_at(t, row), FACTS, fact_row(t, row))
+    put(t, FACTS, known_at(t, row), 1 if is_known else 0)
+    if is_known:
+        add_bytes(t, FACTS, extends_at(t, row), FACTS, fact_row(t, row))
+    else:
+        clear_bytes(t, FACTS, extends_at(t, row))
+    owed = max(low - 1, 0) * shortest
+    put(t, FACTS, farthest_at(t, row), min(get(t, FACTS, farthest_at(t, row)) + owed, INFINITE))
+    put(t, FACTS, shortest_at(t, row), repeated(shortest, low))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ from routine_grammar.automaton import tables
 from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
 from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
-from routine_grammar.automaton.tables import Addresses
+from routine_grammar.automaton.tables import Addresses, pseudo_slot
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
 from routine_grammar.jit import jit
@@ -39,6 +40,9 @@ _PLACES = {
     "layers": tables.LAYERS,
     "pseudo": tables.PSEUDO,
     "bounds": tables.BOUNDS,
+    "extends_row": tables.EXTENDS_ROW,
+    "extends_words": tables.EXTENDS_WORDS,
+    "pseudo_table": tables.PSEUDO_TABLE,
 }
 
 Table = npt.NDArray[np.int32]
@@ -122,9 +126,12 @@ class LeafLibrary:
     layers: Table
     pseudo: Table
     bounds: Table
+    extends_row: Table
+    extends_words: Table
+    pseudo_table: Table
 
     def __init__(self) -> None:
-        self.addresses = Addresses(len(_PLACES))
+        self.addresses = Addresses(max(_PLACES.values()))
         self._replace(
             table=np.full((256, 256), DEAD, np.int32),
             accepting=np.zeros(256, np.bool_),
@@ -133,8 +140,11 @@ class LeafLibrary:
             completes=np.zeros(0, np.bool_),
             counts=np.zeros((0, MAX_LAYERS), np.int32),
             layers=np.zeros((0, MAX_LAYERS), np.int32),
-            pseudo=np.zeros((0, 3), np.int32),
+            pseudo=np.zeros((64, 3), np.int32),
             bounds=np.array([[0, NO_BOUNDS, 0, 0]], np.int32),
+            extends_row=np.full(256, -1, np.int32),
+            extends_words=np.zeros((64, 8), np.int32),
+            pseudo_table=_pseudo_table(128, ()),
         )
         self.size = 0
         self._starts: dict[Terminal, int] = {}
@@ -189,7 +199,7 @@ class LeafLibrary:
         count += int(self.completes[row])
         if high != NO_BOUNDS and count + self._needed(row, low - count) > high:
             return DEAD
-        return self._pseudo(target, count if high != NO_BOUNDS else min(count, low), number)
+        return self.pseudo_state(target, count if high != NO_BOUNDS else min(count, low), number)
 
     def is_accepting(self, state: int) -> bool:
         """Whether the leaf may end in a state; a counted one ends with its last byte."""
@@ -218,7 +228,14 @@ class LeafLibrary:
             return 0
         if state not in self._extends:
             ends = self._reachable(state) & self.accepting[: self.size]
-            self._extends[state] = _byte_set((self.table[: self.size][ends] != DEAD).any(axis=0))
+            extends = _byte_set((self.table[: self.size][ends] != DEAD).any(axis=0))
+            with self._lock:
+                row = len(self._extends)
+                if row == len(self.extends_words):
+                    self._replace(extends_words=np.concatenate([self.extends_words, np.zeros_like(self.extends_words)]))
+                self.extends_words[row] = np.frombuffer(extends.to_bytes(32, "little"), np.int32)
+                self.extends_row[state] = row
+                self._extends[state] = extends
         return self._extends[state]
 
     def farthest(self, state: int) -> int:
@@ -322,15 +339,20 @@ class LeafLibrary:
             if bounds not in self._bounds_numbers:
                 self._bounds_numbers[bounds] = len(self.bounds)
                 self._replace(bounds=np.concatenate([self.bounds, np.array([bounds], np.int32)]))
-            return self._pseudo(state, -1, self._bounds_numbers[bounds])
+            return self.pseudo_state(state, -1, self._bounds_numbers[bounds])
 
-    def _pseudo(self, state: int, count: int, number: int) -> int:
+    def pseudo_state(self, state: int, count: int, number: int) -> int:
         """The pseudo state of a state of a counted leaf, a count and bounds."""
         with self._lock:
             key = (state, count, number)
             if key not in self._pseudo_numbers:
-                self._pseudo_numbers[key] = len(self.pseudo)
-                self._replace(pseudo=np.concatenate([self.pseudo, np.array([key], np.int32)]))
+                place = len(self._pseudo_numbers)
+                if place == len(self.pseudo):
+                    self._replace(pseudo=np.concatenate([self.pseudo, np.zeros_like(self.pseudo)]))
+                    self._replace(pseudo_table=_pseudo_table(2 * len(self.pseudo), self._pseudo_numbers))
+                self.pseudo[place] = key
+                _insert_pseudo(self.pseudo_table, key, place)
+                self._pseudo_numbers[key] = place
             return COUNTED + self._pseudo_numbers[key]
 
     def _append(self, automaton: LeafAutomaton, *, is_string: bool) -> int:
@@ -343,6 +365,7 @@ class LeafLibrary:
                 accepting=np.concatenate([self.accepting, np.zeros_like(self.accepting)]),
                 distance=np.concatenate([self.distance, np.zeros_like(self.distance)]),
                 counted=np.concatenate([self.counted, np.full_like(self.counted, -1)]),
+                extends_row=np.concatenate([self.extends_row, np.full_like(self.extends_row, -1)]),
             )
         self.table[base : base + count] = np.where(automaton.table >= 0, automaton.table + base, automaton.table)
         self.accepting[base : base + count] = automaton.accepting
@@ -365,6 +388,24 @@ class LeafLibrary:
             layers=np.concatenate([self.layers, layers]),
         )
         self.counted[base : base + count] = np.arange(row, row + count)
+
+
+def _pseudo_table(size: int, keys: Iterable[tuple[int, int, int]]) -> Table:
+    """Where the numbers of pseudo states are found by what these are: the size, a power of 2, and the slots."""
+    table = np.full(1 + size, -1, np.int32)
+    table[0] = size
+    for number, key in enumerate(keys):
+        _insert_pseudo(table, key, number)
+    return table
+
+
+@jit
+def _insert_pseudo(table: Table, key: tuple[int, int, int], number: int) -> None:
+    """Put the number of a pseudo state into the first free slot for it."""
+    at = pseudo_slot(key[0], key[1], key[2], table[0])
+    while table[1 + at] >= 0:
+        at = (at + 1) & (table[0] - 1)
+    table[1 + at] = number
 
 
 def _is_long(terminal: JsonString) -> bool:

@@ -119,20 +119,29 @@ def needed(t: Handle, entry: int, least: int) -> int:
 
 
 @jit
-def count(t: Handle, row: Configuration, target: int) -> int:
-    """Count what a byte to `target` completes of a counted leaf; returns the target, or DEAD where a bound forbids it."""
-    low, high = of_bounds(t, row[3], 0), of_bounds(t, row[3], 1)
-    if target == RETURN:
-        return RETURN if row[2] >= low else DEAD
+def counted_after(t: Handle, target: int, number: int, bounds: int) -> tuple[int, int]:
+    """Where a byte leads within a counted leaf, and the count then: `target`, or DEAD where a bound on the count forbids it.
+
+    `target` is where the byte leads but for the count, and `number` the count before it.
+    """
+    low, high = of_bounds(t, bounds, 0), of_bounds(t, bounds, 1)
+    if target < 0:
+        return (RETURN if target == RETURN and number >= low else DEAD), number
     entry = counted_row(t, target)
-    number = row[2] + completes(t, entry)
+    number += completes(t, entry)
     if high == NO_BOUNDS:
-        row[2] = min(number, low)
-    elif number + needed(t, entry, low - number) > high:
-        return DEAD
-    else:
-        row[2] = number
-    return target
+        return target, min(number, low)
+    return (DEAD if number + needed(t, entry, low - number) > high else target), number
+
+
+@jit
+def leaf_allows(t: Handle, state: int, byte: int) -> bool:
+    """Whether a byte may come within a leaf, counted or not."""
+    if state < COUNTED:
+        return leaf_next(t, state, byte) != DEAD
+    target = leaf_next(t, of_pseudo(t, state - COUNTED, 0), byte)
+    target, _ = counted_after(t, target, of_pseudo(t, state - COUNTED, 1), of_pseudo(t, state - COUNTED, 2))
+    return target != DEAD
 
 
 @jit
@@ -162,7 +171,8 @@ def approach(t: Handle, row: Configuration, byte: int) -> int:
         if state < SKELETON:
             target = leaf_next(t, state, byte)
             if row[3] and target != DEAD:
-                target = count(t, row, target)
+                target, number = counted_after(t, target, row[2], row[3])
+                row[2] = number
             if target == DEAD:
                 if not leaf_accepts(t, state):
                     return DEAD
@@ -245,11 +255,20 @@ def may_end(t: Handle, row: Configuration, scratch: Configuration) -> int:
 
 
 @jit
-def counted_distance(t: Handle, row: Configuration) -> int:
-    """Fewest bytes from a configuration in a counted leaf to the end of the leaf."""
-    entry, last = counted_row(t, row[0]), of_bounds(t, row[3], 2)
-    number = needed(t, entry, of_bounds(t, row[3], 0) - row[2])
-    return tables.layer(t, entry, min(number, last)) + of_bounds(t, row[3], 3) * max(number - last, 0)
+def counted_distance(t: Handle, state: int, number: int, bounds: int) -> int:
+    """Fewest bytes from a state of a counted leaf, after so many characters, to the end of the leaf."""
+    entry, last = counted_row(t, state), of_bounds(t, bounds, 2)
+    more = needed(t, entry, of_bounds(t, bounds, 0) - number)
+    return tables.layer(t, entry, min(more, last)) + of_bounds(t, bounds, 3) * max(more - last, 0)
+
+
+@jit
+def leaf_length(t: Handle, state: int) -> int:
+    """Fewest bytes from a leaf's state, counted or not, to the end of the leaf."""
+    if state < COUNTED:
+        return leaf_distance(t, state)
+    i = state - COUNTED
+    return counted_distance(t, of_pseudo(t, i, 0), of_pseudo(t, i, 1), of_pseudo(t, i, 2))
 
 
 @jit
@@ -259,7 +278,7 @@ def distance_to_end(t: Handle, row: Configuration) -> int:
     if state >= SKELETON:
         total = of_state(t, state - SKELETON, DISTANCE)
     elif row[3]:
-        total = counted_distance(t, row)
+        total = counted_distance(t, state, row[2], row[3])
     else:
         total = leaf_distance(t, state)
     for i in range(row[1]):

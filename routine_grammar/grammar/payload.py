@@ -5,27 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.terminals import Terminal, dump, load
-from routine_grammar.grammar.tree import (
-    MAX_DEPTH,
-    Call,
-    Choice,
-    Distinct,
-    Element,
-    Grammar,
-    Leaf,
-    Literal,
-    Marker,
-    Node,
-    Optional,
-    Repeat,
-    Sequence,
-)
+from routine_grammar.grammar.program import Program
+from routine_grammar.grammar.terminals import dump, load
+from routine_grammar.grammar.tree import Grammar
 
 PREFIX = "routine_grammar:"
 MAX_PAYLOAD_CHARS = 16 * 2**20
-_VERSION = 2
+_VERSION = 3
 
 
 def is_payload(text: object) -> bool:
@@ -34,78 +23,52 @@ def is_payload(text: object) -> bool:
 
 
 def dump_grammar(grammar: Grammar) -> str:
-    """The grammar as one line of text."""
+    """The grammar as one line of text. Raises `GrammarError` where two leaves of one name differ."""
+    program = Program.of(grammar)
     document = {
         "v": _VERSION,
-        "leaves": {name: dump(terminal) for name, terminal in grammar.leaves().items()},
-        "root": _dump(grammar.root),
-        "rules": {name: _dump(tree) for name, tree in grammar.rules.items()},
+        "rules": program.rules,
+        "texts": program.texts,
+        "leaves": [[name, dump(terminal)] for name, terminal in program.leaves],
+        "nodes": program.nodes.reshape(-1).tolist(),
     }
     return PREFIX + json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def load_grammar(text: str) -> Grammar:
     """Read what `dump_grammar` wrote. Raises `GrammarError` for anything else."""
+    return load_program(text).grammar
+
+
+def load_program(text: str) -> Program:
+    """Read what `dump_grammar` wrote, as a program. Raises `GrammarError` for anything else."""
     if len(text) > MAX_PAYLOAD_CHARS:
         raise GrammarTooLargeError(f"a grammar's text has {len(text)} characters; the bound is {MAX_PAYLOAD_CHARS}")
     try:
         document = json.loads(text.removeprefix(PREFIX))
         if document["v"] != _VERSION:
             raise GrammarError(f"the grammar's text is of version {document['v']!r:.40}; expected {_VERSION}")
-        leaves = {str(name): load(value) for name, value in document["leaves"].items()}
-        rules = {str(name): _load(tree, leaves, 0) for name, tree in document["rules"].items()}
-        return Grammar(_load(document["root"], leaves, 0), rules)
+        rules, texts = _texts(document, "rules"), _texts(document, "texts")
+        if len(set(rules)) < len(rules):
+            raise GrammarError("malformed grammar text: two rules have one name")
+        leaves = tuple((str(name), load(value)) for name, value in document["leaves"])
+        nodes = np.array(document["nodes"])
+        if nodes.dtype != np.int64 or nodes.ndim != 1 or (nodes != nodes.astype(np.int32)).any():
+            raise GrammarError("malformed grammar text: its nodes are no list of integers")
+        program = Program(rules, texts, leaves, nodes.astype(np.int32).reshape(-1, 3))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise GrammarError(f"malformed grammar text: {type(error).__name__} {error}") from error
+    if "" in program.markers:
+        raise GrammarError("the grammar has an empty marker")
+    return program
 
 
-def _dump(node: Node) -> Any:
-    match node:
-        case Literal(text):
-            return text
-        case Leaf(name, _):
-            return ["leaf", name]
-        case Marker(text):
-            return ["marker", text]
-        case Call(rule):
-            return ["call", rule]
-        case Sequence(items):
-            return ["seq", *map(_dump, items)]
-        case Choice(items):
-            return ["or", *map(_dump, items)]
-        case Optional(item):
-            return ["opt", _dump(item)]
-        case Repeat(item, low, high):
-            return ["rep", _dump(item), low, high]
-        case Distinct(item, pointer, least):
-            return ["distinct", _dump(item), pointer, least]
-        case Element(item):
-            return ["element", _dump(item)]
-
-
-def _load(value: Any, leaves: dict[str, Terminal], depth: int) -> Node:
-    if depth > MAX_DEPTH:
-        raise GrammarTooLargeError(f"the grammar's text is nested more than {MAX_DEPTH} deep, the bound")
-    if isinstance(value, str):
-        return Literal(value)
-    match value:  # what is most frequent comes first
-        case ["seq", *items]:
-            return Sequence(tuple([_load(item, leaves, depth + 1) for item in items]))
-        case ["opt", item]:
-            return Optional(_load(item, leaves, depth + 1))
-        case ["call", str(rule)]:
-            return Call(rule)
-        case ["or", *items]:
-            return Choice(tuple([_load(item, leaves, depth + 1) for item in items]))
-        case ["leaf", str(name)]:
-            return Leaf(name, leaves[name])
-        case ["rep", item, int(low), int() | None as high]:
-            return Repeat(_load(item, leaves, depth + 1), low, high)
-        case ["marker", str(text)]:
-            return Marker(text)
-        case ["distinct", item, str(pointer), int(least)]:
-            return Distinct(_load(item, leaves, depth + 1), pointer, least)
-        case ["element", item]:
-            return Element(_load(item, leaves, depth + 1))
-        case _:
-            raise GrammarError(f"malformed node in grammar text: {json.dumps(value):.120}")
+def _texts(document: Any, name: str) -> tuple[str, ...]:
+    texts = document[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise GrammarError(f"malformed grammar text: {name!r} is no list of texts")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise GrammarError(f"malformed grammar text: {name!r} has a lone surrogate: {error}") from error
+    return tuple(texts)

@@ -156,7 +156,7 @@ class DistinctRows:
             while token >= 0:
                 yield length, token
                 token = int(trie.same[token])
-            node = walks.child(trie, node, text[length]) if length < len(text) else -1
+            node = walks.child(trie.handle, node, text[length]) if length < len(text) else -1
 
     def _slack(self, place: Watched) -> int:
         """How many tokens more suffice to be told from all elements: each may have the next length that there is."""
@@ -204,7 +204,7 @@ class DistinctRows:
         numbers = {symbol: 256 + number for number, symbol in enumerate(self.automaton.symbols)}
         coded = np.array([piece if isinstance(piece, int) else numbers[piece] for piece in pieces], np.int32)
         costs = np.zeros(len(pieces) + 1, np.int32)
-        walks.fewest_tokens(self.vocabulary.trie, coded, costs)
+        walks.fewest_tokens(self.vocabulary.trie.handle, coded, costs)
         return costs
 
     # What has to be looked at

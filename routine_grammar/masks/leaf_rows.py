@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, STACK
-from routine_grammar.automaton.tables import Handle
+from routine_grammar.automaton.tables import Addresses, Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
@@ -23,16 +23,32 @@ Ids = npt.NDArray[np.int32]
 MAX_REACH_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
 class LeafRow:
     """What a vocabulary can do from one leaf state: `base`, the tokens that stay, and a trie over what others leave with.
 
-    The tokens of the trie are numbers of `exits`, one array of token ids for each distinct rest.
+    The tokens of the trie are numbers of distinct rests: rest r is left with by `exits[starts[r] : starts[r + 1]]`.
     """
 
-    base: Bitmap
-    rests: Trie
-    exits: tuple[Ids, ...]
+    def __init__(self, base: Bitmap, rests: Trie, starts: Ids, exits: Ids, uncounted: Ids) -> None:
+        self.base = base
+        self.rests = rests
+        self.starts = starts
+        self.exits = exits
+        self._addresses = self.addressed(uncounted)
+        self.handle = self._addresses.handle
+
+    def addressed(self, counts: Ids) -> Addresses:
+        """Where compiled code finds the exits, with how many characters each completes; they have to live as long."""
+        addresses = Addresses(walks.COUNTS)
+        self.rests.set_in(addresses)
+        addresses.set(walks.STARTS, self.starts)
+        addresses.set(walks.EXITS, self.exits)
+        addresses.set(walks.COUNTS, counts)
+        return addresses
+
+    def exits_of(self, rest: int) -> slice:
+        """Where in `exits` the tokens are that leave with a rest."""
+        return slice(int(self.starts[rest]), int(self.starts[rest + 1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +56,16 @@ class CountedRow:
     """What counts need to know of the tokens from one state of a counted leaf.
 
     `staying` are the tokens that stay in the leaf, by rising `needs`: the characters that they complete and that it takes at
-    least to the end from there. `closing` are the tokens that end it with their last byte, `exits` [per exit of the leaf row]
-    those that end it earlier, each with how many characters they complete.
+    least to the end from there. `closing` are the tokens that end it with their last byte; these, and the exits of the leaf
+    row, each with how many characters they complete.
     """
 
     staying: Ids
     needs: Ids
     closing: Ids
     closing_counts: Ids
-    exit_counts: tuple[Ids, ...]
+    exit_counts: Ids
+    addresses: Addresses
     most: int
 
 
@@ -131,6 +148,8 @@ class VocabularyRows:
         self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
         self._states = np.zeros(vocabulary.longest + 1, np.int32)
         self._exits = np.zeros(vocabulary.size, np.int32)
+        self.scratch = np.zeros((3, max(vocabulary.size, 64)), np.int32)
+        self._uncounted = np.zeros(vocabulary.size, np.int32)  # how many characters exits complete that are not counted
 
     @classmethod
     def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
@@ -165,7 +184,7 @@ class VocabularyRows:
     def _land(self, state: int, t: Handle) -> tuple[Landing, ...]:
         lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
         counts = np.zeros_like(self._states)
-        walks.scan_landings(t, self.vocabulary.trie, state, self._states, counts, lands, completed)
+        walks.scan_landings(t, self.vocabulary.trie.handle, state, self._states, counts, lands, completed)
         staying = np.flatnonzero(lands != DEAD).astype(np.int32)
         ways, groups = np.unique(np.stack([lands[staying], completed[staying]]), axis=1, return_inverse=True)
         order = np.argsort(groups, kind="stable")
@@ -176,22 +195,25 @@ class VocabularyRows:
         vocabulary = self.vocabulary
         needs = np.full(vocabulary.size, -1, np.int32)
         counts = np.zeros_like(self._states)
-        found = walks.scan_counted(t, vocabulary.trie, state, self._states, counts, needs, self.out, self._exits)
+        found = walks.scan_counted(t, vocabulary.trie.handle, state, self._states, counts, needs, self.out, self._exits)
         of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
-        exits = tuple(np.array([of_token[token] for token in ids.tolist()], np.int32) for ids in self.leaf_row(state, t).exits)
+        exits = np.array([of_token[token] for token in self.leaf_row(state, t).exits.tolist()], np.int32)
         staying = np.flatnonzero(needs >= 0).astype(np.int32)
         staying = staying[np.argsort(needs[staying], kind="stable")]
         closing = np.flatnonzero(needs <= -2).astype(np.int32)
         closing_counts = -2 - needs[closing]
-        most = max((int(part.max(initial=0)) for part in (needs, closing_counts, *exits)), default=0)
-        return CountedRow(staying, needs[staying], closing, closing_counts, exits, most)
+        most = max((int(part.max(initial=0)) for part in (needs, closing_counts, exits)), default=0)
+        return CountedRow(
+            staying, needs[staying], closing, closing_counts, exits, self.leaf_row(state, t).addressed(exits), most
+        )
 
     def _make(self, state: int, t: Handle) -> LeafRow:
         tokens = self.vocabulary.tokens
         base = np.zeros(self.vocabulary.words, np.uint32)
-        count = walks.scan_leaf(t, self.vocabulary.trie, state, self._states, base, self.out, self._exits)
+        count = walks.scan_leaf(t, self.vocabulary.trie.handle, state, self._states, base, self.out, self._exits)
         rests: dict[bytes, list[int]] = {}
         for token, taken in zip(self.out[:count].tolist(), self._exits[:count].tolist(), strict=True):
             rests.setdefault(tokens[token][taken:], []).append(token)
-        exits = tuple(np.array(ids, np.int32) for ids in rests.values())
-        return LeafRow(base, build_trie(list(rests)), exits)
+        starts = np.cumsum([0, *map(len, rests.values())], dtype=np.int32)
+        exits = np.array([token for ids in rests.values() for token in ids], np.int32)
+        return LeafRow(base, build_trie(list(rests)), starts, exits, self._uncounted)

@@ -8,7 +8,6 @@ and where its tokens lead, is kept with it: sequences that come there again find
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, NO_BOUNDS, OVERFLOW, RETURN, SKELETON, Configuration
+from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, RETURN, SKELETON, Configuration
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
@@ -26,37 +25,40 @@ from routine_grammar.masks.vocabulary import Trie
 
 MAX_RUN = 4096  # tokens
 MAX_PLACES = 4096  # of a grammar, kept for sequences to come
-_NO_BASE = np.zeros(0, np.uint32)
+_NO_TOKENS = np.zeros(0, np.int32)
 
 
-@dataclass(frozen=True)
 class Row:
-    """The tokens allowed in one configuration: those of `base` and `tokens`; `ends`: the text may end here."""
+    """The tokens allowed in one configuration: those of `base`, and those of `packed`; `ends`: the text may end here.
 
-    base: Bitmap | None
-    tokens: Ids
-    ends: bool
-    _packed: tuple[Ids, Ids, Ids] = field(repr=False)  # the base, then the words beside it and their bits
+    `packed` [2 * n] int32 has words of a packed row, 32 tokens each, behind their places.
+    """
+
+    __slots__ = ("_beneath", "base", "ends", "packed")
+
+    def __init__(self, base: Bitmap | None, packed: Ids, ends: bool) -> None:
+        self.base = base
+        self.packed = packed
+        self.ends = ends
+        self._beneath = _NO_TOKENS if base is None else base.view(np.int32)
 
     @classmethod
     def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
-        """A row, with its list in the form that writes fastest; takes `tokens`, in any order, for its own."""
-        words, bits = np.empty_like(tokens), np.empty(len(tokens), np.uint32)
-        count, used = walks.pack(tokens, words, bits)
-        beneath = _NO_BASE if base is None else base
-        return cls(base, tokens[:count], ends, (beneath.view(np.int32), words[:used], bits[:used].view(np.int32)))
+        """The row of a base and some tokens."""
+        packed = np.empty(2 * len(tokens), np.int32)
+        used = walks.pack(tokens, packed, np.zeros(1 + (int(tokens.max(initial=0)) >> 5), np.int32))
+        return cls(base, packed[: 2 * used].copy(), ends)
 
     def write(self, out: Ids) -> None:
         """Overwrite a packed row, int32, with the tokens' bits."""
-        walks.write_row(out, *self._packed)
+        walks.write_row(out, self._beneath, self.packed)
 
     @property
     def allowed(self) -> Ids:
         """The allowed token ids, sorted; ends of text not among them."""
-        if self.base is None:
-            return self.tokens
-        bits = np.unpackbits(self.base.view(np.uint8), bitorder="little")
-        return np.union1d(np.flatnonzero(bits), self.tokens).astype(np.int32)
+        out = np.zeros(max(len(self._beneath), 1 + int(self.packed[::2].max(initial=-1))), np.int32)
+        self.write(out)
+        return np.flatnonzero(np.unpackbits(out.view(np.uint8), bitorder="little")).astype(np.int32)
 
 
 class Run(NamedTuple):
@@ -108,6 +110,7 @@ class TokenRows:
         self._rows: dict[bytes, Row] = {}
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
         self._symbol_ids = np.array(self.symbol_tokens, np.int32)
+        self._done = np.zeros(2, np.int32)
 
     def start(self) -> Place:
         """Where every sequence begins."""
@@ -174,7 +177,7 @@ class TokenRows:
             completion = self.automaton.shortest_completion(place.configuration)
             pieces = np.array([piece if isinstance(piece, int) else numbers[piece] for piece in completion], np.int32)
             costs = np.zeros(len(pieces) + 1, np.int32)
-            place.fewest = int(walks.fewest_tokens(self.vocabulary.trie, pieces, costs))
+            place.fewest = int(walks.fewest_tokens(self.vocabulary.trie.handle, pieces, costs))
         return place.fewest
 
     def reach(self, place: Place) -> Reach:
@@ -247,8 +250,8 @@ class TokenRows:
             return None if symbol is None else self.automaton.after_symbol(configuration, symbol)
         after = np.empty_like(configuration)
         blob, offsets = self.vocabulary.blob, self.vocabulary.offsets
-        state = self.automaton.run(lambda t: walks.take_token(t, configuration, after, blob, offsets, token_id))
-        return None if state in (DEAD, OVERFLOW) else after  # nested deeper than the return stack: such tokens are masked
+        self.automaton.skeleton.drive(walks.take_token, configuration, after, blob, offsets, token_id)
+        return None if after[0] < 0 else after  # nested deeper than the return stack: such tokens are masked
 
     def symbol_of(self, token_id: int) -> str | None:
         """The symbol of the automaton that a token is, if it is one."""
@@ -280,11 +283,12 @@ class TokenRows:
         after = self._returned(configuration)
         found = list(self._landed(configuration, after, t))
         leaf, counted = self._shared.leaf_row(state, t), bool(configuration[3])
-        exit_counts = self._shared.counted_row(state, t).exit_counts if counted else ()
+        exit_counts = self._shared.counted_row(state, t).exit_counts if counted else leaf.exits
         for rests, lead, _ in self._grouped_in(after, leaf.rests):
-            tokens = [leaf.exits[rest] for rest in rests]
+            tokens = [leaf.exits[leaf.exits_of(rest)] for rest in rests]
             if counted:
-                tokens = [leaf.exits[r][(exit_counts[r] >= low) & (exit_counts[r] <= high)] for r in rests]
+                within = (exit_counts >= low) & (exit_counts <= high)
+                tokens = [ids[within[leaf.exits_of(rest)]] for ids, rest in zip(tokens, rests, strict=True)]
             found.append(Group(np.concatenate(tokens), lead))
         if self._shared.library.accepting[state] and not counted:
             found += self.grouped(after)
@@ -316,7 +320,7 @@ class TokenRows:
             def group(t: Handle, leads: npt.NDArray[np.int32] = leads) -> int:
                 rows[0] = configuration
                 groups[:] = -1
-                return walks.group_tokens(t, trie, rows, groups, leads)
+                return walks.group_tokens(t, trie.handle, rows, groups, leads)
 
             used = self.automaton.run(group)
             if used != DEAD:
@@ -328,48 +332,42 @@ class TokenRows:
         return [Group(part, lead.copy()) for part, lead in zip(parts, leads[:used], strict=True)]
 
     def _make(self, configuration: Configuration) -> Row:
-        ends = self.automaton.may_end(configuration)
-        symbols = self._symbol_ids[self.automaton.next_symbols(configuration)]
-        base = None
-        if configuration[0] >= SKELETON:
-            tokens = self._walked(configuration, self.vocabulary.trie)
-        else:
-            base, tokens = self._leaf_tokens(configuration)
-        return Row.of(base, np.concatenate([tokens, symbols]), ends)
-
-    def _leaf_tokens(self, configuration: Configuration) -> tuple[Bitmap, Ids]:
-        """The base of a configuration inside a leaf, and the tokens that leave the leaf, by its continuation."""
-        state = int(configuration[0])
-        t = self.automaton.handle
+        state, t = int(configuration[0]), self.automaton.handle
+        if state >= SKELETON:
+            return self._collect(configuration, None)
         if configuration[3]:
-            return self._counted_tokens(configuration, t)
+            return self._counted(configuration, t)
         leaf = self._shared.leaf_row(state, t)
-        after = self._returned(configuration)
-        tokens = [leaf.exits[rest] for rest in self._walked(after, leaf.rests)]
-        if self._shared.library.accepting[state]:
-            continuation = self.row(self.place(after))
-            tokens.append(continuation.allowed)
-        return leaf.base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+        row = self._collect(configuration, leaf.base, leaf.handle)
+        if not self._shared.library.accepting[state]:
+            return row
+        beside = self.row(self.place(self._returned(configuration)))
+        return Row.of(leaf.base, np.concatenate([Row(None, row.packed, False).allowed, beside.allowed]), row.ends)
 
-    def _counted_tokens(self, configuration: Configuration, t: Handle) -> tuple[Bitmap, Ids]:
-        """As `_leaf_tokens`, inside a leaf whose characters are counted."""
+    def _counted(self, configuration: Configuration, t: Handle) -> Row:
+        """The row inside a leaf whose characters are counted."""
         state = int(configuration[0])
         low, high = self._left(configuration)
         leaf, counted = self._shared.leaf_row(state, t), self._shared.counted_row(state, t)
         if self._is_tight(low, high, counted.most):
-            return np.zeros_like(leaf.base), self._walked(configuration, self.vocabulary.trie)
-        tokens: list[Ids] = []
-        if low <= 0 and counted.most <= high:
-            base = leaf.base
-        else:
+            return self._collect(configuration, None)
+        base = leaf.base
+        if low > 0 or counted.most > high:
             base = np.zeros_like(leaf.base)
             ends = counted.closing[(counted.closing_counts >= low) & (counted.closing_counts <= high)]
             set_bits(base, counted.staying[: int(np.searchsorted(counted.needs, high, side="right"))])
             set_bits(base, ends)
-        for rest in self._walked(self._returned(configuration), leaf.rests):
-            counts = counted.exit_counts[rest]
-            tokens.append(leaf.exits[rest][(counts >= low) & (counts <= high)])
-        return base, np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
+        return self._collect(configuration, base, counted.addresses.handle, low, high)
+
+    def _collect(self, row: Configuration, base: Bitmap | None, exits: Handle = 0, low: int = 0, high: int = NO_BOUNDS) -> Row:
+        """The row of a configuration, its base given: with the tokens that leave a leaf, where it is in one and has `exits`."""
+        done, scratch = self._done, self._shared.scratch
+        self.automaton.skeleton.drive(
+            *(walks.collect, row, self.vocabulary.trie.handle, exits, low, high, self._symbol_ids),
+            *(self._shared.rows, scratch, done),
+        )
+        used, ends = done.tolist()
+        return Row(base, scratch[1, : 2 * used].copy(), ends == 1)
 
     def _returned(self, configuration: Configuration) -> Configuration:
         """The configuration after a leaf returns."""
@@ -381,18 +379,6 @@ class TokenRows:
 
         after[0] = self.automaton.run(settle)
         return after
-
-    def _walked(self, configuration: Configuration, trie: Trie) -> Ids:
-        """The tokens of a trie that a configuration allows."""
-        rows, out = self._shared.rows, self._shared.out
-
-        def walk(t: Handle) -> int:
-            rows[0] = configuration
-            return walks.walk_trie(t, trie, rows, out)
-
-        count = self.automaton.run(walk)
-        assert count > NEED
-        return out[:count].copy()
 
 
 def _key(configuration: Configuration) -> bytes:

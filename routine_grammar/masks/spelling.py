@@ -98,6 +98,6 @@ def _unaffected(vocabulary: Vocabulary, tokens: list[int], text: bytes, follows:
         place -= len(vocabulary.tokens[tokens[number]])
         if len(text) - place >= vocabulary.longest:
             break
-        if walks.goes_on(vocabulary.trie, data[place:], follows):
+        if walks.goes_on(vocabulary.trie.handle, data[place:], follows):
             kept = number
     return tokens[:kept]

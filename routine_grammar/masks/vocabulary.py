@@ -10,30 +10,42 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton.tables import Addresses
 from routine_grammar.errors import VocabularyError
 
+Ids = npt.NDArray[np.int32]
 MAX_TOKENS = 1 << 22
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 
 
-class Trie(NamedTuple):
+# Places of a trie's arrays behind its handle.
+BYTES, DEPTHS, SKIPS, TOKENS, SAME, ROOTS = range(1, 7)
+LAST_OF_TRIE = ROOTS
+
+
+class Trie:
     """A trie in preorder: node i has `byte[i]` at `depth[i]` (from 0), and `skip[i]` is the next node outside its subtree.
 
     `token[i]` is a token that ends at the node, or -1; `same[token]` the next token of equal bytes, or -1. `root[b]` is the
-    node of first byte b, or -1. All int32 but `byte`.
+    node of first byte b, or -1. All int32 but `byte`. Compiled code finds them by `handle`, as long as this lives.
     """
 
-    byte: npt.NDArray[np.uint8]
-    depth: npt.NDArray[np.int32]
-    skip: npt.NDArray[np.int32]
-    token: npt.NDArray[np.int32]
-    same: npt.NDArray[np.int32]
-    root: npt.NDArray[np.int32]
+    def __init__(self, byte: npt.NDArray[np.uint8], depth: Ids, skip: Ids, token: Ids, same: Ids, root: Ids) -> None:
+        self.byte, self.depth, self.skip, self.token, self.same, self.root = byte, depth, skip, token, same, root
+        self._addresses = Addresses(LAST_OF_TRIE)
+        self.set_in(self._addresses)
+        self.handle = self._addresses.handle
+
+    def set_in(self, addresses: Addresses) -> None:
+        """Have compiled code find the trie by other addresses, too, of which it has the first."""
+        arrays: tuple[npt.NDArray[Any], ...] = (self.byte, self.depth, self.skip, self.token, self.same, self.root)
+        for place, array in zip((BYTES, DEPTHS, SKIPS, TOKENS, SAME, ROOTS), arrays, strict=True):
+            addresses.set(place, array)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,40 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import tables
-from routine_grammar.automaton.step import DEAD, HEAD, NEED, RETURN, Configuration, copy, step, take_bytes
-from routine_grammar.automaton.tables import Handle, completes, counted_row, leaf_accepts, leaf_next
+from routine_grammar.automaton.pools import EXPAND, NEW_POINTS, NEW_STATES, USED
+from routine_grammar.automaton.step import (
+    DEAD,
+    HEAD,
+    NEED,
+    RETURN,
+    Configuration,
+    copy,
+    may_end,
+    settle,
+    step,
+    step_symbol,
+    take_bytes,
+)
+from routine_grammar.automaton.tables import (
+    SIZES,
+    Handle,
+    call_at,
+    completes,
+    counted_row,
+    get,
+    get_byte,
+    get_word,
+    leaf_accepts,
+    leaf_next,
+    put,
+)
 from routine_grammar.jit import jit
-from routine_grammar.masks.vocabulary import Trie
+from routine_grammar.masks.vocabulary import BYTES, DEPTHS, LAST_OF_TRIE, ROOTS, SAME, SKIPS, TOKENS
 
 Ids = npt.NDArray[np.int32]
+
+# Places of what leaves a leaf, behind a trie of rests: where those of a rest begin, the tokens, the characters they complete.
+STARTS, EXITS, COUNTS = range(LAST_OF_TRIE + 1, LAST_OF_TRIE + 4)
 
 
 @jit
@@ -26,40 +54,136 @@ def take_token(
     offsets: npt.NDArray[np.int64],
     token: int,
 ) -> int:
-    """Write the configuration after a token's bytes to `row`; returns its state, or the code that stopped it."""
-    copy(row, before)
-    return take_bytes(t, row, blob[offsets[token] : offsets[token + 1]])
+    """Write the configuration after a token's bytes to `row`, its state being what stopped it where it is not allowed."""
+    data = blob[offsets[token] : offsets[token + 1]]
+    while True:
+        copy(row, before)
+        state = take_bytes(t, row, data)
+        if state > NEED:
+            row[0] = state
+            return 0
+        asked = expand_needed(t, state)
+        if asked:
+            return asked
 
 
 @jit
-def walk_trie(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], out: Ids) -> int:
+def expand_needed(t: Handle, state: int) -> int:
+    """Expand the state that stepping needs; returns 0, or what the skeleton has to provide first, which is positive."""
+    put(t, USED, NEW_STATES, 0)
+    put(t, USED, NEW_POINTS, 0)
+    return max(-call_at(t, EXPAND, NEED - state), 0)
+
+
+@jit
+def collect(
+    t: Handle,
+    configuration: Configuration,
+    trie: Handle,
+    exits: Handle,
+    low: int,
+    high: int,
+    symbols: Ids,
+    rows: Ids,
+    scratch: Ids,
+    done: Ids,
+) -> int:
+    """Find the tokens that a configuration allows; returns 0, or what the skeleton has to provide first.
+
+    Those of a trie; or, where there are `exits` of the leaf at hand, those of which the rest is allowed behind it and which
+    complete `low` to `high` characters in it. `symbols` are the tokens of the automaton's symbols. Writes to `done` how many
+    words they take as a packed row, which stand in `scratch[1]` (`pack`), and whether the text may end here. `rows` is
+    overwritten; so is `scratch` [3, vocabulary], but that `scratch[2]` is all 0 before and after it.
+    """
+    while True:
+        state = try_to_collect(t, configuration, trie, exits, low, high, symbols, rows, scratch, done)
+        if state > NEED:
+            return 0
+        asked = expand_needed(t, state)
+        if asked:
+            return asked
+
+
+@jit
+def try_to_collect(
+    t: Handle,
+    configuration: Configuration,
+    trie: Handle,
+    exits: Handle,
+    low: int,
+    high: int,
+    symbols: Ids,
+    rows: Ids,
+    scratch: Ids,
+    done: Ids,
+) -> int:
+    """As `collect`; returns 0 or NEED - i."""
+    first, hits, packed, slots = rows[0], scratch[0], scratch[1], scratch[2]
+    ends = may_end(t, configuration, first)
+    if ends <= NEED:
+        return ends
+    count = 0
+    for number in range(len(symbols)):
+        copy(first, configuration)
+        state = step_symbol(t, first, number)
+        if state <= NEED:
+            return state
+        if state >= 0:
+            packed[count] = symbols[number]
+            count += 1
+    copy(first, configuration)
+    if exits:
+        state = settle(t, first, RETURN)
+        if state <= NEED:
+            return state
+        first[0] = state
+    found = walk_trie(t, exits if exits else trie, rows, hits[count:]) if first[0] >= 0 else 0
+    if found <= NEED:
+        return found
+    hits[:count] = packed[:count]
+    used = 0
+    for place in range(count + found):
+        if place < count or not exits:
+            used = add_token(hits[place], packed, slots, used)
+            continue
+        for at in range(get(exits, STARTS, hits[place]), get(exits, STARTS, hits[place] + 1)):
+            if low <= get(exits, COUNTS, at) <= high:
+                used = add_token(get(exits, EXITS, at), packed, slots, used)
+    clear_slots(packed, slots, used)
+    done[0], done[1] = used, ends
+    return 0
+
+
+@jit
+def walk_trie(t: Handle, trie: Handle, rows: npt.NDArray[np.int32], out: Ids) -> int:
     """Write every token that the configuration `rows[0]` allows; returns how many, or NEED - i.
 
     `rows` [longest token + 2, configuration] int32 is scratch behind its first row.
     """
     count = 0
     node = 0
-    while node < len(trie.byte):
-        depth = trie.depth[node]
+    nodes = get_word(trie, SIZES, BYTES)
+    while node < nodes:
+        depth = get(trie, DEPTHS, node)
         row = rows[depth + 1]
         copy(row, rows[depth])
-        state = step(t, row, trie.byte[node])
+        state = step(t, row, get_byte(trie, BYTES, node))
         if state <= NEED:
             return state
         if state < 0:
-            node = trie.skip[node]
+            node = get(trie, SKIPS, node)
             continue
-        token = trie.token[node]
+        token = get(trie, TOKENS, node)
         while token >= 0:
             out[count] = token
             count += 1
-            token = trie.same[token]
+            token = get(trie, SAME, token)
         node += 1
     return count
 
 
 @jit
-def scan_leaf(t: Handle, trie: Trie, start: int, states: Ids, base: npt.NDArray[np.uint32], tokens: Ids, exits: Ids) -> int:
+def scan_leaf(t: Handle, trie: Handle, start: int, states: Ids, base: npt.NDArray[np.uint32], tokens: Ids, exits: Ids) -> int:
     """Walk the whole vocabulary through a leaf from state `start`.
 
     Sets the bits of the tokens that stay in the leaf (or leave it with their last byte) in `base`, and writes the tokens
@@ -68,11 +192,12 @@ def scan_leaf(t: Handle, trie: Trie, start: int, states: Ids, base: npt.NDArray[
     """
     count = 0
     node = 0
-    while node < len(trie.byte):
-        depth = trie.depth[node]
+    nodes = get_word(trie, SIZES, BYTES)
+    while node < nodes:
+        depth = get(trie, DEPTHS, node)
         state = start if depth == 0 else states[depth - 1]
         if state >= 0:
-            target = leaf_next(t, state, trie.byte[node])
+            target = leaf_next(t, state, get_byte(trie, BYTES, node))
             if target == RETURN:
                 target = -3 - (depth + 1)
             elif target == DEAD:
@@ -80,10 +205,10 @@ def scan_leaf(t: Handle, trie: Trie, start: int, states: Ids, base: npt.NDArray[
         else:
             target = state
         if target == DEAD:
-            node = trie.skip[node]
+            node = get(trie, SKIPS, node)
             continue
         states[depth] = target
-        token = trie.token[node]
+        token = get(trie, TOKENS, node)
         while token >= 0:
             if target >= 0 or target == -3 - (depth + 1):
                 base[token >> 5] |= np.uint32(1) << np.uint32(token & 31)
@@ -91,13 +216,13 @@ def scan_leaf(t: Handle, trie: Trie, start: int, states: Ids, base: npt.NDArray[
                 tokens[count] = token
                 exits[count] = -3 - target
                 count += 1
-            token = trie.same[token]
+            token = get(trie, SAME, token)
         node += 1
     return count
 
 
 @jit
-def scan_counted(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, needs: Ids, tokens: Ids, exits: Ids) -> int:
+def scan_counted(t: Handle, trie: Handle, start: int, states: Ids, counts: Ids, needs: Ids, tokens: Ids, exits: Ids) -> int:
     """Count the characters of every token through a counted leaf from state `start`.
 
     `needs` [vocabulary], -1 at first, is set for the tokens that stay in the leaf, or leave it with their last byte: the
@@ -108,12 +233,13 @@ def scan_counted(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, ne
     """
     count = 0
     node = 0
-    while node < len(trie.byte):
-        depth = trie.depth[node]
+    nodes = get_word(trie, SIZES, BYTES)
+    while node < nodes:
+        depth = get(trie, DEPTHS, node)
         state = start if depth == 0 else states[depth - 1]
         completed = 0 if depth == 0 else counts[depth - 1]
         if state >= 0:
-            target = leaf_next(t, state, trie.byte[node])
+            target = leaf_next(t, state, get_byte(trie, BYTES, node))
             if target >= 0:
                 completed += completes(t, counted_row(t, target))
             elif target == RETURN:
@@ -121,11 +247,11 @@ def scan_counted(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, ne
         else:
             target = state
         if target == DEAD:
-            node = trie.skip[node]
+            node = get(trie, SKIPS, node)
             continue
         states[depth] = target
         counts[depth] = completed
-        token = trie.token[node]
+        token = get(trie, TOKENS, node)
         while token >= 0:
             if target >= 0:
                 needs[token] = completed + tables.counts(t, counted_row(t, target), 0)
@@ -135,33 +261,34 @@ def scan_counted(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, ne
                 tokens[count] = token
                 exits[count] = completed
                 count += 1
-            token = trie.same[token]
+            token = get(trie, SAME, token)
         node += 1
     return count
 
 
 @jit
-def scan_landings(t: Handle, trie: Trie, start: int, states: Ids, counts: Ids, lands: Ids, completed: Ids) -> None:
+def scan_landings(t: Handle, trie: Handle, start: int, states: Ids, counts: Ids, lands: Ids, completed: Ids) -> None:
     """Write where every token leads that stays in a leaf from state `start`: `lands` [vocabulary], all DEAD at first.
 
     RETURN where the leaf ends with its last byte. `completed` [vocabulary] are the characters that it completes where these
     are counted, else 0. `states` and `counts` [longest token + 1] are scratch.
     """
     node = 0
-    while node < len(trie.byte):
-        depth = trie.depth[node]
+    nodes = get_word(trie, SIZES, BYTES)
+    while node < nodes:
+        depth = get(trie, DEPTHS, node)
         state = start if depth == 0 else states[depth - 1]
         done = 0 if depth == 0 else counts[depth - 1]
-        target = leaf_next(t, state, trie.byte[node])
+        target = leaf_next(t, state, get_byte(trie, BYTES, node))
         if target >= 0 and counted_row(t, target) >= 0:
             done += completes(t, counted_row(t, target))
-        token = trie.token[node]
+        token = get(trie, TOKENS, node)
         while token >= 0:
             lands[token] = target
             completed[token] = done
-            token = trie.same[token]
+            token = get(trie, SAME, token)
         if target < 0:
-            node = trie.skip[node]
+            node = get(trie, SKIPS, node)
             continue
         states[depth] = target
         counts[depth] = done
@@ -178,7 +305,7 @@ def is_same(one: Configuration, other: Configuration) -> bool:
 
 
 @jit
-def group_tokens(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids, leads: npt.NDArray[np.int32]) -> int:
+def group_tokens(t: Handle, trie: Handle, rows: npt.NDArray[np.int32], groups: Ids, leads: npt.NDArray[np.int32]) -> int:
     """Sort the tokens that the configuration `rows[0]` allows by where each leads: `groups[i]` is token i's row of `leads`.
 
     `groups` [tokens of the trie] is -1 at first. Returns how many rows of `leads` are used, DEAD where they don't suffice, or
@@ -186,17 +313,18 @@ def group_tokens(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids
     """
     used = group = 0
     node = 0
-    while node < len(trie.byte):
-        depth = trie.depth[node]
+    nodes = get_word(trie, SIZES, BYTES)
+    while node < nodes:
+        depth = get(trie, DEPTHS, node)
         row = rows[depth + 1]
         copy(row, rows[depth])
-        state = step(t, row, trie.byte[node])
+        state = step(t, row, get_byte(trie, BYTES, node))
         if state <= NEED:
             return state
         if state < 0:
-            node = trie.skip[node]
+            node = get(trie, SKIPS, node)
             continue
-        token = trie.token[node]
+        token = get(trie, TOKENS, node)
         if token >= 0:
             if group >= used or not is_same(row, leads[group]):
                 group = 0
@@ -209,23 +337,23 @@ def group_tokens(t: Handle, trie: Trie, rows: npt.NDArray[np.int32], groups: Ids
                     used += 1
             while token >= 0:
                 groups[token] = group
-                token = trie.same[token]
+                token = get(trie, SAME, token)
         node += 1
     return used
 
 
 @jit
-def child(trie: Trie, node: int, byte: int) -> int:
+def child(trie: Handle, node: int, byte: int) -> int:
     """The node of a byte below a node, or -1."""
-    last = trie.skip[node]
+    last = get(trie, SKIPS, node)
     below = node + 1
-    while below < last and trie.byte[below] != byte:
-        below = trie.skip[below]
+    while below < last and get_byte(trie, BYTES, below) != byte:
+        below = get(trie, SKIPS, below)
     return int(below) if below < last else -1
 
 
 @jit
-def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
+def fewest_tokens(trie: Handle, pieces: Ids, costs: Ids) -> int:
     """Fewest tokens that spell the pieces (bytes, and from 256 on symbols of one token each). `costs` is scratch."""
     end = len(pieces)
     costs[end] = 0
@@ -234,11 +362,11 @@ def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
         if pieces[start] >= 256:
             best = 1 + costs[start + 1]
         else:
-            node = trie.root[pieces[start]]
+            node = get(trie, ROOTS, pieces[start])
             place = start
             while node >= 0:
                 place += 1
-                if trie.token[node] >= 0 and 1 + costs[place] < best:
+                if get(trie, TOKENS, node) >= 0 and 1 + costs[place] < best:
                     best = 1 + costs[place]
                 if place == end or pieces[place] >= 256:
                     break
@@ -248,50 +376,62 @@ def fewest_tokens(trie: Trie, pieces: Ids, costs: Ids) -> int:
 
 
 @jit
-def goes_on(trie: Trie, text: npt.NDArray[np.uint8], follows: npt.NDArray[np.bool_]) -> bool:
+def goes_on(trie: Handle, text: npt.NDArray[np.uint8], follows: npt.NDArray[np.bool_]) -> bool:
     """Whether some token begins with the text and goes on with one of the bytes that may follow."""
-    node = trie.root[text[0]]
+    node = get(trie, ROOTS, text[0])
     for place in range(1, len(text)):
         if node < 0:
             return False
         node = child(trie, node, text[place])
     if node < 0:
         return False
-    last = trie.skip[node]
+    last = get(trie, SKIPS, node)
     next_node = node + 1
     while next_node < last:
-        if follows[trie.byte[next_node]]:
+        if follows[get_byte(trie, BYTES, next_node)]:
             return True
-        next_node = trie.skip[next_node]
+        next_node = get(trie, SKIPS, next_node)
     return False
 
 
 @jit
-def pack(tokens: Ids, words: Ids, bits: npt.NDArray[np.uint32]) -> tuple[int, int]:
-    """Sort tokens in place, each once, and write the words of a packed row that they are in, with their bits.
+def add_token(token: int, packed: Ids, slots: Ids, used: int) -> int:
+    """Put a token into a packed row of so many words, each behind its place; returns how many there are then.
 
-    Returns how many tokens and words there are. `words` and `bits` have room for as many as there are tokens.
+    `slots` [words] says where in `packed` a word is, behind how many with itself, or 0.
     """
-    tokens.sort()
-    count = used = 0
-    for place in range(len(tokens)):
-        token = tokens[place]
-        if count and tokens[count - 1] == token:
-            continue
-        tokens[count] = token
-        count += 1
-        if not used or words[used - 1] != token >> 5:
-            words[used] = token >> 5
-            bits[used] = 0
-            used += 1
-        bits[used - 1] |= np.uint32(1) << np.uint32(token & 31)
-    return count, used
+    slot = slots[token >> 5]
+    if slot == 0:
+        used += 1
+        slot = used
+        slots[token >> 5] = slot
+        packed[2 * slot - 2] = token >> 5
+        packed[2 * slot - 1] = 0
+    packed[2 * slot - 1] |= 1 << (token & 31)
+    return used
 
 
 @jit
-def write_row(out: Ids, base: Ids, words: Ids, bits: Ids) -> None:
-    """Overwrite a packed row with a base, which may be shorter, and some words' bits beside it."""
+def clear_slots(packed: Ids, slots: Ids, used: int) -> None:
+    """Make all slots of a packed row 0."""
+    for place in range(used):
+        slots[packed[2 * place]] = 0
+
+
+@jit
+def pack(tokens: Ids, packed: Ids, slots: Ids) -> int:
+    """Write the words of a packed row of some tokens, each behind its place; returns how many. `slots` stays 0."""
+    used = 0
+    for token in tokens:
+        used = add_token(token, packed, slots, used)
+    clear_slots(packed, slots, used)
+    return used
+
+
+@jit
+def write_row(out: Ids, base: Ids, packed: Ids) -> None:
+    """Overwrite a packed row with a base, which may be shorter, and some words beside it."""
     out[: len(base)] = base
     out[len(base) :] = 0
-    for place in range(len(words)):
-        out[words[place]] |= bits[place]
+    for place in range(0, len(packed), 2):
+        out[packed[place]] |= packed[place + 1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from routine_grammar.automaton.facts import Analysis
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import RETURN
 from routine_grammar.grammar.terminals import Terminal
@@ -22,6 +21,7 @@ from routine_grammar.grammar.tree import (
     Repeat,
     Sequence,
 )
+from tests.automaton.reference_facts import Analysis
 
 LARGEST = 3_000  # nodes drawn before a text comes to its end
 LIKELY = frozenset(b'abeimory_</>tcl017 \\u"')

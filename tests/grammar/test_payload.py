@@ -52,29 +52,8 @@ def test_edited_text_is_a_grammar_or_an_error(grammar: Grammar, seed: int) -> No
 
 
 VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    1.5,
-    10**30,
-    "",
-    "x",
-    "\ud800",
-    [],
-    ["seq"],
-    ["leaf"],
-    ["leaf", "none"],
-    ["call", "r"],
-    ["opt"],
-    ["rep", "a"],
-    ["rep", "a", 2, 1],
-    ["rep", "a", -1, None],
-    ["rep", "a", "0", 1],
-    ["marker", ""],
-    ["or", ["or", 3]],
-    ["seq", {}],
-    {"a": 1},
-    ["unknown", "x"],
+    *(None, True, -1, -2, 1.5, 10**30, 2**31, "", "x", "\ud800", [], ["x"], {"a": 1}, ["X", "a"], ["X", 1]),
+    *range(12),
 )
 
 
@@ -113,6 +92,11 @@ def read_or_refused(text: str) -> None:
         return
 
 
+def parts(**changed: Any) -> str:
+    """A grammar's text of one literal, changed in part."""
+    return json.dumps({"v": 3, "rules": [], "texts": ["a"], "leaves": [], "nodes": [0, 0, 0]} | changed)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -120,15 +104,28 @@ def read_or_refused(text: str) -> None:
         ("null", "malformed grammar text"),
         ("[]", "malformed grammar text"),
         ("{}", "malformed grammar text"),
-        ('{"v": 1}', "version 1; expected 2"),
-        ('{"v": 2, "leaves": {}, "root": "a"}', "'rules'"),
-        ('{"v": 2, "leaves": {}, "root": ["leaf", "X"], "rules": {}}', "malformed"),
-        ('{"v": 2, "leaves": {"X": 1}, "root": ["leaf", "X"], "rules": {}}', "malformed leaf"),
-        ('{"v": 2, "leaves": {}, "root": ["call", "r"], "rules": {}}', "calls rule r, which is not defined"),
-        ('{"v": 2, "leaves": {}, "root": ["what"], "rules": {}}', "malformed node"),
-        ('{"v": 2, "leaves": {}, "root": "\\ud800", "rules": {}}', "lone surrogate"),
-        ('{"v": 2, "leaves": {}, "root": ["rep", "a", 0, 20000], "rules": {}}', "the bound is 10000"),
-        ('{"v": 2, "leaves": {}, "root": NaN, "rules": {}}', "malformed node"),
+        ('{"v": 1}', "version 1; expected 3"),
+        ('{"v": 3, "leaves": [], "texts": [], "nodes": [0, 0, 0]}', "'rules'"),
+        (parts(nodes=[]), "no list of integers"),
+        (parts(nodes=[0, 0]), "malformed"),
+        (parts(nodes=[0.5, 0, 0]), "no list of integers"),
+        (parts(nodes=["0", 0, 0]), "no list of integers"),
+        (parts(nodes=[0, 2**40, 0]), "no list of integers"),
+        (parts(nodes=[[0, 0, 0]]), "no list of integers"),
+        (parts(nodes=[10, 0, 0]), "node 0 is none"),
+        (parts(nodes=[1, 0, 0]), "node 0 is none"),
+        (parts(nodes=[3, 0, 0]), "node 0 is none"),
+        (parts(nodes=[4, 2, 0, 0, 0, 0]), "not all of them are there"),
+        (parts(nodes=[0, 0, 0, 0, 0, 0]), "node 1 is none"),
+        (parts(nodes=[4, 1, 0, 9, 0, 0, 0, 0, 0]), "an element, that is not the whole of it"),
+        (parts(nodes=[7, 2, 1, 0, 0, 0]), "repeats an item 2 to 1 times"),
+        (parts(nodes=[7, 0, 20000, 0, 0, 0]), "the bound is 10000"),
+        (parts(nodes=[2, 0, 0], texts=[""]), "empty marker"),
+        (parts(texts=["\ud800"]), "lone surrogate"),
+        (parts(texts="a"), "no list of texts"),
+        (parts(rules=["r", "r"], nodes=[0, 0, 0] * 3), "two rules have one name"),
+        (parts(leaves=[["X", 1]]), "malformed leaf"),
+        ('{"v": 3, "rules": [], "leaves": [], "texts": [], "nodes": NaN}', "no list of integers"),
         ("[" * 100_000, "malformed grammar text"),
         ("1" * 5_000, "malformed grammar text"),
     ],
@@ -139,9 +136,8 @@ def test_malformed_texts(text: str, message: str) -> None:
 
 
 def test_texts_past_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = '["opt",' * 250 + '"a"' + "]" * 250
     with pytest.raises(GrammarTooLargeError, match="more than 200 deep"):
-        load_grammar(f'{PREFIX}{{"v":2,"leaves":{{}},"root":{deep},"rules":{{}}}}')
+        load_grammar(PREFIX + parts(nodes=[6, 0, 0] * 250 + [0, 0, 0]))
     monkeypatch.setattr(payload, "MAX_PAYLOAD_CHARS", 10)
     with pytest.raises(GrammarTooLargeError, match="characters; the bound is 10"):
         load_grammar(dump_grammar(WHOLE))

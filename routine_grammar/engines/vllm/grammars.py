@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import require_enough
 from routine_grammar.errors import GrammarError
-from routine_grammar.grammar.payload import load_grammar
+from routine_grammar.grammar.payload import load_program
 from routine_grammar.masks.distinct import AnyRows, rows_of
 from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
@@ -52,9 +52,10 @@ class CompiledGrammars:
             if key in self._compiled:
                 self._compiled.move_to_end(key)
                 return self._compiled[key]
-        grammar = load_grammar(payload)
-        require_enough(grammar)
-        rows = rows_of(Automaton(grammar, self.vocabulary.special), self._rows)
+        program = load_program(payload)
+        if (program.distinct > 1).any():
+            require_enough(program.grammar)
+        rows = rows_of(Automaton(program, self.vocabulary.special), self._rows)
         rows.automaton.start()
         rows.automaton.require_clear()
         with self._lock:
