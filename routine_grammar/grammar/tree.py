@@ -159,11 +159,6 @@ class Grammar:
                 raise GrammarError(f"leaf {node.name} has two patterns: {named[node.name]!r} and {node.pattern!r}")
         return named
 
-    @property
-    def has_distinct(self) -> bool:
-        """Whether some list has to have no two equal elements."""
-        return any(isinstance(tree, Distinct) for tree in self.rules.values())
-
     def require_plain(self, writing: str) -> None:
         """Raise `GrammarError` where the grammar says what no `writing` (such as "Lark") can say."""
         for name, tree in self.rules.items():
