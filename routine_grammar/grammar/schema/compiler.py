@@ -12,7 +12,7 @@ from typing import Any
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm
-from routine_grammar.grammar.schema.documents import Place, document
+from routine_grammar.grammar.schema.documents import Place, against_metaschema, document
 from routine_grammar.grammar.schema.layout import Layout, LeafNames
 from routine_grammar.grammar.schema.reading import Reader
 from routine_grammar.grammar.schema.refusals import Circle, Undecided
@@ -27,14 +27,16 @@ class SchemaCompiler:
         self, schema: Any, form: JsonForm, rules: dict[str, Node], prefix: str = "", leaves: LeafNames | None = None
     ) -> None:
         self.rules = rules
-        self.root = document(schema)
+        self._document = schema
+        with self._telling(""):
+            self.root = document(schema)
         self.reader = Reader(self.root)
         self.leaves = leaves or LeafNames()
         self.layout = Layout(self.reader.algebra, form, rules, prefix, self.leaves)
 
     def shape(self, place: Place) -> Shape:
         """The shape of a schema of the document; raises as `node`."""
-        with _telling(place.pointer):
+        with self._telling(place.pointer):
             shape = self.reader.shape(place)
         if not shape:
             raise self.reader.nothing_allowed(place)
@@ -42,7 +44,7 @@ class SchemaCompiler:
 
     def named(self, name: str, pointer: str) -> Shape:
         """The shape that a name stands for; raises as `node`."""
-        with _telling(pointer):
+        with self._telling(pointer):
             return self.reader.algebra.shape(name)
 
     def node(self, shape: Shape, pointer: str = "") -> Node:
@@ -50,7 +52,7 @@ class SchemaCompiler:
 
         Raises `UnsupportedSchemaError` for what can't be enforced, `SchemaError` for what is wrong or allows nothing.
         """
-        with _telling(pointer):
+        with self._telling(pointer):
             node, made = self.layout.finish(self.layout.node(shape))
         for rule in made:
             if self._comes_to(rule):
@@ -58,6 +60,23 @@ class SchemaCompiler:
         if made and not allows_text(node, self.rules):
             raise SchemaError("allows no value of finite size: it requires itself again and again", pointer=pointer)
         return node
+
+    @contextmanager
+    def _telling(self, pointer: str) -> Iterator[None]:
+        """Turns what can't be decided, is too deep, or is no schema where references led, into errors with a pointer."""
+        try:
+            yield
+        except Circle as error:
+            raise SchemaError(f"a $ref {error}", pointer=f"{pointer}/$ref") from error
+        except Undecided as error:
+            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
+        except RecursionError:
+            raise SchemaError("nested too deep", pointer=pointer) from None  # its traceback is of a thousand frames
+        except (AttributeError, TypeError) as error:
+            told = against_metaschema(self._document)
+            if told is None:
+                raise
+            raise told from error
 
     def _comes_to(self, rule: str) -> bool:
         """Whether a rule calls itself before anything is read."""
@@ -70,19 +89,6 @@ class SchemaCompiler:
                     seen.add(other)
                     todo.append(self.rules[other])
         return rule in seen
-
-
-@contextmanager
-def _telling(pointer: str) -> Iterator[None]:
-    """Turns what can't be decided, or is too deep, into errors with a pointer."""
-    try:
-        yield
-    except Circle as error:
-        raise SchemaError(f"a $ref {error}", pointer=f"{pointer}/$ref") from error
-    except Undecided as error:
-        raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
-    except RecursionError:
-        raise SchemaError("nested too deep", pointer=pointer) from None  # its traceback is of a thousand frames
 
 
 def schema_to_grammar(schema: Any, form: JsonForm = EXACT) -> Grammar:

@@ -13,6 +13,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import referencing.jsonschema
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from jsonschema.validators import validator_for
 from jsonschema_specifications import REGISTRY
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import InvalidAnchor, NoSuchAnchor, PointerToNowhere, Unresolvable
@@ -126,7 +129,8 @@ def _anchors_in(resource: Resource[Any], resolver: Any) -> Iterator[Anchored]:
         part = todo.pop()
         for anchor in part.anchors():
             yield Anchored(anchor.name, isinstance(anchor, DynamicAnchor), part.contents, resolver)
-        todo += [inner for inner in part.subresources() if inner.id() is None]
+        schemas = (inner for inner in part.subresources() if isinstance(inner.contents, Mapping))  # others hold no anchors
+        todo += [inner for inner in schemas if inner.id() is None]
 
 
 def escaped(part: str | int) -> str:
@@ -149,6 +153,18 @@ def document(schema: Any) -> Place:
     draft = _draft_of(schema, "", DRAFT202012)
     resource: Resource[Any] = draft.create_resource(schema)
     return Place(schema, "", draft, _known().resolver_with_root(resource))
+
+
+def against_metaschema(schema: Any) -> SchemaError | None:
+    """What the metaschema of its draft says against a schema; None where it says nothing.
+
+    References are resolved by a library that expects schemas which conform to it, and fails in any way on others.
+    """
+    validator = validator_for(schema, default=Draft202012Validator)
+    error = best_match(validator(validator.META_SCHEMA).iter_errors(schema))
+    if error is None:
+        return None
+    return SchemaError(f"{error.message:.200}", pointer="".join(f"/{escaped(part)}" for part in error.absolute_path))
 
 
 @cache

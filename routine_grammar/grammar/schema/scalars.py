@@ -41,7 +41,7 @@ def number_of(place: Place, meet: Meet, *, is_integer: bool) -> list[Kind]:
             raise malformed(place, "multipleOf", "a number above 0")
         multiples = frozenset((multiple,))
     kind = Number(low, high, multiples, is_integer, pointer=place.pointer)
-    name = schema.get("format")
+    name = format_name(place)
     if is_integer and name in INTEGERS:
         most = 2 ** INTEGERS[name]
         kinds = meet(Shape((kind,)), Shape((Number(Bound(Decimal(-most)), Bound(Decimal(most - 1))),)))
@@ -86,12 +86,20 @@ def string_of(place: Place, meet: Meet) -> list[Kind]:
     if high is not None and low > high:
         return []
     kind = Shape((String(found, frozenset(), low, high, place.pointer),))
-    name = schema.get("format")
+    name = format_name(place)
     if name is not None and name not in SAYS_NOTHING and name not in INTEGERS:
-        if not isinstance(name, str) or (of_format := format_of(name)) is None:
+        if (of_format := format_of(name)) is None:
             raise unsupported(place, "format", f"format {name!r:.80} is not known; known are {', '.join(NAMES)}")
         kind = meet(kind, Shape((of_format,)))
     return list(kind.kinds)
+
+
+def format_name(place: Place) -> str | None:
+    """What a schema says of `format`. Raises `SchemaError` where it is no name."""
+    name = place.schema.get("format")
+    if name is not None and not isinstance(name, str):
+        raise malformed(place, "format", "the name of a format")
+    return name
 
 
 def check_expression(text: Any, pointer: str, keyword: str) -> None:
