@@ -60,7 +60,7 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
     drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
     said = None
     obstacle = _obstacle(args) if drafts else None
-    if drafts and not obstacle and on_cpu and _method(args) is None and keeps_state():
+    if drafts and not obstacle and on_cpu and keeps_state():
         obstacle = WITH_STATE
     if obstacle:
         if asked is not None:
@@ -70,6 +70,9 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
         if asked is not None:
             raise EngineError(f"argument --routine-drafts: {asked}: at most {fitting} beside LoRA adapters: {_LORA_NEEDS}")
         drafts = max(fitting, 0)
+        said = (
+            f"forced text is drafted by {drafts} tokens a pass, and not {DEFAULT_DRAFTS}, beside LoRA adapters: {_LORA_NEEDS}"
+        )
     if drafts and _method(args) is None:
         args.speculative_config = speculative_config(drafts)
     elif asked and drafts and (most := _speculated(args)) is not None and most < asked:
@@ -110,7 +113,7 @@ def _obstacle(args: Any) -> str | None:
         return "vLLM does not apply logits processors of one's own to drafts"
     if args.async_scheduling:
         return "under --async-scheduling the tokens to verify are fixed before a grammar is asked"
-    if (args.pipeline_parallel_size or 1) > 1 and method is None:
+    if (args.pipeline_parallel_size or 1) > 1:
         return IN_PIPELINES
     if getattr(args, "runner", None) == "pooling":
         return "a pooling model decodes nothing"

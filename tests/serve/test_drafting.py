@@ -77,16 +77,19 @@ def test_ours_and_a_users_own_speculation() -> None:
     ("vllm", "drafts"),
     [
         ({}, 15),
+        ({"max_num_seqs": 64}, DEFAULT_DRAFTS),
         ({"max_num_seqs": 16, "max_num_batched_tokens": 128}, 7),
         ({"max_num_seqs": 64, "max_num_batched_tokens": 64}, 0),
     ],
 )
 def test_beside_lora_there_are_as_many_drafts_as_vllm_takes(vllm: dict[str, Any], drafts: int) -> None:
     args = parsed(enable_lora=True, **vllm)
-    apply_flags(args, on_cpu=True)
+    said = apply_flags(args, on_cpu=True)
+    fewer = f"drafted by {drafts} tokens a pass, and not {DEFAULT_DRAFTS}, beside LoRA"
+    assert said is None if drafts == DEFAULT_DRAFTS else fewer in str(said)
     assert args.speculative_config == (speculative_config(drafts) if drafts else None)
-    with pytest.raises(EngineError, match=f"--routine-drafts: 20: at most {drafts} beside LoRA"):
-        apply_flags(parsed("--routine-drafts", "20", enable_lora=True, **vllm), on_cpu=True)
+    with pytest.raises(EngineError, match=r"--routine-drafts: 128: at most \d+ beside LoRA"):
+        apply_flags(parsed("--routine-drafts", "128", enable_lora=True, **vllm), on_cpu=True)
 
 
 def test_less_speculation_than_drafts_asked_for_is_told() -> None:
@@ -113,6 +116,10 @@ def test_our_own_speculative_configuration_is_taken_as_ours() -> None:
         ({"async_scheduling": True}, "--async-scheduling"),
         ({"runner": "pooling"}, "a pooling model decodes nothing"),
         ({"pipeline_parallel_size": 2}, "the stages of a pipeline"),
+        (
+            {"pipeline_parallel_size": 2, "speculative_config": {"method": "ngram", "num_speculative_tokens": 5}},
+            "the stages of a pipeline",
+        ),
     ],
 )
 def test_what_vllm_cannot_verify_is_refused_or_told(vllm: dict[str, Any], obstacle: str) -> None:
@@ -165,6 +172,10 @@ def test_models_that_keep_a_state_are_not_drafted_on_cpus() -> None:
     args = parsed()
     assert "models that keep one" in str(apply_flags(args, on_cpu=True, keeps_state=True))
     assert (args.speculative_config, most_drafts(engine(args))) == (None, 0)
+    ngram = {"method": "ngram", "num_speculative_tokens": 5}
+    args = parsed(speculative_config=dict(ngram))
+    assert "models that keep one" in str(apply_flags(args, on_cpu=True, keeps_state=True))
+    assert (args.speculative_config, EngineSettings.of(engine(args)).drafts) == (ngram, 0)
     with pytest.raises(EngineError, match="--routine-drafts: on CPUs, vLLM loses the state"):
         apply_flags(parsed("--routine-drafts", "4"), on_cpu=True, keeps_state=True)
     assert apply_flags(parsed("--routine-drafts", "4"), on_cpu=False, keeps_state=True) is None

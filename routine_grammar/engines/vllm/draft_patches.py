@@ -20,6 +20,7 @@ from routine_grammar.engines.vllm.drafts import (
     has_custom_processors,
     is_ours,
     is_seeded,
+    may_be_ours,
     most_drafts,
     room_for_drafts,
 )
@@ -93,17 +94,19 @@ def patch_scheduling() -> None:
 
     def scheduling(original: Callable[..., Any]) -> Callable[..., Any]:
         def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_ours(config := self.vllm_config.speculative_config):
+            config = self.vllm_config.speculative_config
+            barring, verifying = (_present(self, kind) for kind in _NOTED)
+            room = self.max_num_scheduled_tokens
+            if is_ours(config):
                 # Where the number of drafts goes by that of requests, as this says, vLLM does not pad.
                 self.dynamic_sd_lookup = [config.num_speculative_tokens] * (self.max_num_running_reqs + 1)
-                barring, verifying = (_present(self, kind) for kind in _NOTED)
+                room = room_for_drafts(len(self.running), room)
                 if verifying and self.structured_output_manager.routine_certain:
                     for request in filter(is_seeded, self.running):  # a pass that verifies draws otherwise
                         request.spec_token_ids = []
-                room = 0 if barring else room_for_drafts(len(self.running), self.max_num_scheduled_tokens)
-                if room < config.num_speculative_tokens:
-                    for request in self.running:
-                        request.spec_token_ids = request.spec_token_ids[:room]
+            if may_be_ours(config) and (barring or room < config.num_speculative_tokens):
+                for request in self.running:
+                    request.spec_token_ids = [] if barring else request.spec_token_ids[:room]
             output = original(self, *args, **kwargs)
             mark_certain(self, output)
             return output
@@ -141,7 +144,7 @@ def patch_sampling() -> None:
         def _sample(self: Any, logits: Any, spec_decode_metadata: Any) -> Any:
             if (certain := sample_certain(self, logits)) is not None:
                 return certain
-            if is_ours(self.speculative_config) and not any(getattr(spec_decode_metadata, "num_draft_tokens", ())):
+            if may_be_ours(self.speculative_config) and not any(getattr(spec_decode_metadata, "num_draft_tokens", ())):
                 spec_decode_metadata = None
             return original(self, logits, spec_decode_metadata)
 

@@ -51,6 +51,11 @@ def is_ours(config: Any) -> bool:
     return config is not None and config.method == "custom_class" and config.model == _PROPOSER
 
 
+def may_be_ours(config: Any) -> bool:
+    """Whether forced tokens can stand where a speculative configuration has proposals, or have no others beside them."""
+    return is_ours(config) or (config is not None and config.method in BESIDE)
+
+
 def has_custom_processors() -> bool:
     """Whether logits processors of others are installed, which vLLM loads by entry point and does not apply to drafts."""
     return bool(entry_points(group="vllm.logits_processors"))
@@ -66,11 +71,14 @@ def most_drafts(vllm_config: Any) -> int:
     config = vllm_config.speculative_config
     if config is None or vllm_config.scheduler_config.async_scheduling or vllm_config.use_v2_model_runner:
         return 0
-    if is_ours(config) and vllm_config.parallel_config.pipeline_parallel_size > 1:
-        raise EngineError(f"forced text can't be drafted: {IN_PIPELINES}")
-    if is_ours(config) and vllm_config.device_config.device_type == "cpu" and vllm_config.model_config.has_inner_state:
-        raise EngineError(f"forced text can't be drafted: {WITH_STATE}")
-    if not is_ours(config) and config.method not in BESIDE:
+    obstacle = None
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        obstacle = IN_PIPELINES
+    elif vllm_config.device_config.device_type == "cpu" and vllm_config.model_config.has_inner_state:
+        obstacle = WITH_STATE
+    if obstacle and is_ours(config):
+        raise EngineError(f"forced text can't be drafted: {obstacle}")
+    if obstacle or not may_be_ours(config):
         return 0
     most: int = config.num_speculative_tokens
     return most if allowed is None else min(most, allowed)

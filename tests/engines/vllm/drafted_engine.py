@@ -15,7 +15,7 @@ from routine_grammar import Vocabulary
 from routine_grammar.api import Grammar, compile_regex
 from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, speculative_config
 from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
-from tests.engines.vllm.small_engine import counted, engine, turns
+from tests.engines.vllm.small_engine import THINK_END, counted, engine, turns
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
@@ -26,6 +26,21 @@ SMALL = compile_regex("(?:re(?:turned|funded)|sent|lost); (?:true|false)")
 FREE_BETWEEN = compile_regex(
     '\\{"order_id": "[a-z]{6,10}", "urgent_delivery": (?:true|false), "customer_note": "[a-z]{4,12}", "answer": "[a-z]{4,8}"\\}'
 )
+# What was forced before is chosen between later: a penalty has to count it.
+CHOSEN_AGAIN = [
+    compile_regex(text)
+    for text in (
+        "note answer order: (?:note|answer|order| note| answer| order) (?:a|b)",
+        "customer_note customer_note: (?:customer|note|order|_note)(?:customer|note|order|_note)x",
+        "abc abc abc (?:abc|a|b|c) (?:abc|ab|c|d) end",
+        "true false (?:true|false) true (?:true|false) false (?:true|false)\\.",
+    )
+]
+PENALTIES = [
+    {name: value}
+    for name, values in (("presence_penalty", (2, -2)), ("frequency_penalty", (2, -2)), ("repetition_penalty", (5, 0.2)))
+    for value in values
+]
 UNDRAFTED = {REQUEST_OPTION: 0}
 DRAFTED: dict[str, Any] = {}
 CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 16, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
@@ -187,6 +202,54 @@ def seeded_texts(llm: LLM, count: int, arguments: dict[str, Any], beside: int, o
     return [output.outputs[0].text for output in outputs[:count]]
 
 
+def penalised(count: int) -> Any:
+    """Texts under penalties, greedy and seeded: without drafts, with certain ones, and with ones that are verified."""
+    verified = count_verified()
+    llm = drafting_engine(max_num_seqs=64)
+    kinds = [{"temperature": 0.0}, *({"temperature": 1.0, "seed": seed} for seed in range(count))]
+    asked = [(grammar, {**penalty, **kind}) for grammar in CHOSEN_AGAIN for penalty in PENALTIES for kind in kinds]
+    found: dict[str, Any] = {}
+    for name, arguments in {"undrafted": UNDRAFTED, "certain": DRAFTED}.items():
+        params = [grammar.sampling_params(max_tokens=60, extra_args=arguments, **options) for grammar, options in asked]
+        outputs = llm.generate(prompts(1) * len(params), params, use_tqdm=False)
+        found[name] = [output.outputs[0].text for output in outputs]
+    found["accepted"] = counted(llm, "vllm:spec_decode_num_accepted_tokens")
+    found["certain passes verified"] = verified["passes"]
+    greedy = [grammar.sampling_params(max_tokens=60, logprobs=1, **kind) for grammar, kind in asked if "seed" not in kind]
+    outputs = llm.generate(prompts(1) * len(greedy), greedy, use_tqdm=False)
+    found["verified"] = [output.outputs[0].text for output in outputs]
+    found["greedy"] = [text for text, (_, kind) in zip(found["undrafted"], asked, strict=True) if "seed" not in kind]
+    found["passes verified"] = verified["passes"]
+    return found
+
+
+def thinking(count: int) -> Any:
+    """Requests that think, some of them with a budget for it, beside others: with drafts, without, and without budgets."""
+    llm = drafting_engine(
+        structured_outputs_config={"reasoning_parser": "qwen3"},
+        reasoning_config={"reasoning_start_str": "<think>", "reasoning_end_str": THINK_END},
+    )
+    tokenizer = llm.get_tokenizer()
+    (begin,), (end,) = (tokenizer.encode(text, add_special_tokens=False) for text in ("<think>", THINK_END))
+    asked = [{"prompt_token_ids": [30, 31, 32 + n, begin if n % 2 else end]} for n in range(count)]
+    found = {}
+    for name, arguments, budget in (("undrafted", UNDRAFTED, 6), ("drafted", DRAFTED, 6), ("without budgets", DRAFTED, None)):
+        params = [
+            FREE_BETWEEN.sampling_params(
+                max_tokens=200, seed=n, extra_args=arguments, thinking_token_budget=budget if n % 4 == 1 else None
+            )
+            for n in range(count)
+        ]
+        before = counted(llm, "vllm:spec_decode_num_accepted_tokens")
+        outputs = llm.generate(asked, params, use_tqdm=False)
+        found[name] = {
+            "texts": [output.outputs[0].text for output in outputs],
+            "ended": [end in output.outputs[0].token_ids[:8] for output in outputs],
+            "accepted": counted(llm, "vllm:spec_decode_num_accepted_tokens") - before,
+        }
+    return found
+
+
 def beside(count: int) -> Any:
     """What vLLM does not apply to drafts: free requests keep it, and held ones that use it are not drafted."""
     from vllm import SamplingParams
@@ -232,16 +295,23 @@ def ngram(count: int) -> Any:
     accepted = counted(llm, "vllm:spec_decode_num_accepted_tokens")
     free = [SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)] * 4
     llm.generate(prompts(4), free, use_tqdm=False)
+    proposed = counted(llm, "vllm:spec_decode_num_draft_tokens") - drafted
+    asking = SamplingParams(temperature=0.0, max_tokens=6, logprobs=1, logprob_token_ids=[30], ignore_eos=True)
+    narrow = FREE_BETWEEN.sampling_params(max_tokens=200, top_k=20)
+    alone = llm.generate(prompts(1), [narrow], use_tqdm=False)
+    together = llm.generate(prompts(3), [narrow, asking, *free[:1]], use_tqdm=False)
     return {
         "whole": [turn.accepts(out.outputs[0].text) for turn, out in zip(turns() * count, outputs, strict=True)],
         "tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
         "drafted": drafted,
         "accepted": accepted,
-        "drafted for free requests": counted(llm, "vllm:spec_decode_num_draft_tokens") - drafted,
+        "drafted for free requests": proposed,
+        "narrow": [FREE_BETWEEN.accepts(output.outputs[0].text) for output in (*alone, together[0])],
+        "asked for": [30 in step for step in together[1].outputs[0].logprobs],
     }
 
 
-WAYS = {way.__name__: way for way in (greedy, aborted, sampled, seeded, beside, ngram)}
+WAYS = {way.__name__: way for way in (greedy, aborted, sampled, seeded, penalised, thinking, beside, ngram)}
 
 if __name__ == "__main__":
     print("\n" + json.dumps(WAYS[sys.argv[1]](int(sys.argv[2]))), flush=True)

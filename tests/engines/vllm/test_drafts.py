@@ -124,6 +124,21 @@ def test_a_seed_gives_one_text_drafted_or_not_whoever_is_beside_it() -> None:
     assert found["any drafted"] > 0, "of those beside them"
 
 
+def test_penalties_count_what_was_drafted() -> None:
+    found = went("penalised", 4)
+    assert found["certain"] == found["undrafted"]
+    assert found["verified"] == found["greedy"]
+    assert (found["certain passes verified"], found["passes verified"] > 2) == (0, True)
+    assert found["accepted"] > len(found["certain"])
+
+
+def test_nothing_is_drafted_beside_a_budget_for_thinking() -> None:
+    found = went("thinking", 8)
+    assert found["drafted"] == found["undrafted"]
+    assert found["undrafted"]["ended"] == [number % 4 == 1 for number in range(8)]
+    assert (found["drafted"]["accepted"], found["without budgets"]["accepted"] > 10) == (0, True)
+
+
 def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
     found = went("beside", 2)
     assert found["biased"] == "aaaaaa"
@@ -202,6 +217,8 @@ def test_forced_text_is_drafted_beside_speculation_over_the_prompt() -> None:
     assert all(found["whole"])
     assert found["accepted"] > 0.6 * found["tokens"]
     assert found["drafted for free requests"] > 0
+    assert found["narrow"] == [True] * 2, "in passes without drafts"
+    assert found["asked for"] == [True] * 6
 
 
 def test_a_number_of_drafts_has_bounds() -> None:
@@ -209,6 +226,31 @@ def test_a_number_of_drafts_has_bounds() -> None:
     for number in (0, 129):
         with pytest.raises(EngineError, match=f"{number} drafts a pass: expected 1 to 128"):
             drafts.speculative_config(number)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_an_expand_kernel_is_replaced_where_it_is_found_unsound(monkeypatch: pytest.MonkeyPatch, is_sound: bool) -> None:
+    from vllm.platforms import current_platform
+    from vllm.utils import cpu_triton_utils
+
+    from routine_grammar.engines.vllm.draft_patches import expand, patch_expand
+
+    calls = list[int]()
+
+    def theirs(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, replace_to: Any, *_: Any) -> None:
+        calls.append(len(output))
+        if is_sound:
+            expand(output, input_val, cu_num_tokens, replace_from, replace_to)
+
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: True)
+    monkeypatch.setattr(cpu_triton_utils, "_expand_kernel_impl", theirs)
+    patch_expand()
+    for _ in range(2):
+        output = torch.full((5,), torch.nan)
+        cpu_triton_utils._expand_kernel_impl(output, torch.tensor([0.5, 0.0]), torch.tensor([2, 5]), 0, 1, 16)
+        assert output.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
+    assert calls == ([3, 5, 5] if is_sound else [3])
 
 
 @pytest.mark.filterwarnings("ignore")
