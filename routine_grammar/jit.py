@@ -20,6 +20,7 @@ COMPILED = (
     "automaton/expanding.py",
     "automaton/facts.py",
     "automaton/leaf.py",
+    "automaton/lowering.py",
     "automaton/marks.py",
     "automaton/opening.py",
     "automaton/placing.py",

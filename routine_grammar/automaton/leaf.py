@@ -369,7 +369,7 @@ class LeafLibrary:
             )
         self.table[base : base + count] = np.where(automaton.table >= 0, automaton.table + base, automaton.table)
         self.accepting[base : base + count] = automaton.accepting
-        self.distance[base : base + count] = _distances(automaton)
+        self.distance[base : base + count] = _distances(automaton.table, automaton.accepting)
         if automaton.counting is not None:
             self._append_counting(base, automaton.counting)
         if is_string:
@@ -413,16 +413,53 @@ def _is_long(terminal: JsonString) -> bool:
     return terminal.is_counted and (terminal.low if terminal.high is None else terminal.high) > MAX_UNCOUNTED
 
 
-def _distances(automaton: LeafAutomaton) -> Table:
+@jit
+def _distances(table: Table, accepting: npt.NDArray[np.bool_]) -> Table:
     """Fewest bytes from each state to the end of a word."""
-    table = np.unique(automaton.table, axis=1)
-    distance = np.where(automaton.accepting, 0, _UNREACHABLE).astype(np.int32)
+    begins, sources = _ways_back(table)
+    distance = np.full(len(table), _UNREACHABLE, np.int32)
+    todo = np.empty(len(table), np.int32)
+    found = 0
+    for state in np.flatnonzero(accepting):
+        distance[state], todo[found] = 0, state
+        found += 1
+    done, behind = 0, found  # where those behind the accepting ones begin
     while True:
-        step = np.where(table >= 0, distance[np.maximum(table, 0)] + 1, np.where(table == RETURN, 1, _UNREACHABLE)).min(axis=1)
-        shorter = np.minimum(distance, step).astype(np.int32)
-        if (shorter == distance).all():
+        if done == behind:
+            for state in range(len(table)):
+                if distance[state] == _UNREACHABLE and (table[state] == RETURN).any():
+                    distance[state], todo[found] = 1, state
+                    found += 1
+            behind = -1
+        if done == found:
             return distance
-        distance = shorter
+        state = todo[done]
+        done += 1
+        for way in range(begins[state], begins[state + 1]):
+            source = sources[way]
+            if distance[source] == _UNREACHABLE:
+                distance[source], todo[found] = distance[state] + 1, source
+                found += 1
+
+
+@jit
+def _ways_back(table: Table) -> tuple[npt.NDArray[np.int64], Table]:
+    """For each state the states that lead to it, some of them several times: `sources[begins[n] : begins[n + 1]]`."""
+    begins = np.zeros(len(table) + 2, np.int64)
+    sources = np.empty(0, np.int32)
+    for is_counted in (False, True):
+        if is_counted:
+            begins = np.cumsum(begins)
+            sources = np.empty(begins[-1], np.int32)
+        for state in range(len(table)):
+            before = DEAD
+            for target in table[state]:
+                if target >= 0 and target != before:
+                    if is_counted:
+                        sources[begins[target + 1]] = state
+                    begins[target + 1 if is_counted else target + 2] += 1
+                before = target
+    return begins, sources
 
 
 def _byte_set(allowed: npt.NDArray[np.bool_]) -> int:

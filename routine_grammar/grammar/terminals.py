@@ -14,6 +14,7 @@ from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
 from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
 from routine_grammar.patterns.charset import CHARS, CharSet
+from routine_grammar.patterns.finite import others, texts_of
 from routine_grammar.patterns.pattern import (
     Both,
     Boundary,
@@ -137,9 +138,18 @@ def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
         case str(text):
             return automaton_of(read_terminal(text))
         case JsonString():
-            return quoted(automaton_of(terminal.inner(with_length=False)))
+            return quoted(_others_of(terminal) or automaton_of(terminal.inner(with_length=False)))
         case JsonNumber() | RawText():
             return automaton_of(terminal.pattern())
+
+
+def _others_of(terminal: JsonString) -> UnitAutomaton | None:
+    """What stands between the quotes where nothing is asked but that it is none of some texts; else None."""
+    texts = [texts_of(read_search(text)) for text in terminal.never]
+    known = [few for few in texts if few is not None]
+    if terminal.found or terminal.markers or not texts or len(known) < len(texts):
+        return None
+    return others(frozenset[str]().union(*known), terminal.units)
 
 
 def dump(terminal: Terminal) -> Any:

@@ -44,6 +44,18 @@ class UnitAutomaton:
         """Whether it accepts nothing."""
         return len(self.table) == 1 and not self.accepting[0] and not (self.table >= 0).any()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it accepts so many texts and no more."""
+        states = np.arange(len(self.table))
+        ways = self.table
+        while len(states):
+            kept = states[np.isin(ways, states).any(axis=1)]
+            if len(kept) == len(states):
+                return False
+            states, ways = kept, self.table[kept]
+        return True
+
     def moves(self, state: int) -> list[tuple[int, int, int]]:
         """What may be read in a state: `(first unit, last unit, next state)`, in order, neighbours joined."""
         targets = self.table[state][self.of]
@@ -84,7 +96,7 @@ def automaton_of(pattern: Pattern) -> UnitAutomaton:
             table[place, list(group)] = target
     ends = (terms.nullable(term, Place(place == 0, True, max(before, 0))) for place, (term, before) in enumerate(order))
     accepting = np.array(list(ends), np.bool_)
-    return _minimal(_trimmed(table, accepting), accepting, classes)
+    return minimal(_trimmed(table, accepting), accepting, classes)
 
 
 def quoted(inner: UnitAutomaton) -> UnitAutomaton:
@@ -147,8 +159,8 @@ def _trimmed(table: Table, accepting: Mask) -> Table:
     return np.where((table >= 0) & useful[table], table, DEAD).astype(np.int32)
 
 
-def _minimal(table: Table, accepting: Mask, classes: Classes) -> UnitAutomaton:
-    """One state for all equivalent ones, numbered breadth-first, and one class for all that no state tells apart."""
+def minimal(table: Table, accepting: Mask, classes: Classes) -> UnitAutomaton:
+    """The automaton of a table, its states numbered breadth-first, with one for all equivalent ones, and so its classes."""
     columns, of = _distinct(table.T)
     table = np.ascontiguousarray(table.T[columns].T)
     block = _equivalent(table, accepting)

@@ -9,10 +9,13 @@ from functools import lru_cache
 
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
-from routine_grammar.patterns.automaton import is_empty
+from routine_grammar.patterns.automaton import automaton_of, is_empty
+from routine_grammar.patterns.finite import texts_of
 from routine_grammar.patterns.pattern import Not, Pattern, both
 from routine_grammar.patterns.reader import found_in, read_search
 from routine_grammar.patterns.text import escape
+
+MAX_TRIED = 1_000  # texts that are tried one by one
 
 
 def least(one: int | None, other: int | None) -> int | None:
@@ -54,7 +57,23 @@ def meet_strings(one: String, other: String) -> Shape:
     if high is not None and low > high:
         return NOTHING
     met = String(one.found | other.found, one.never | other.never, low, high, one.pointer)
-    return NOTHING if (met.found or met.never) and is_empty(_search(met.found, met.never)) else Shape((met,))
+    return NOTHING if (met.found or met.never) and _is_empty(met) else Shape((met,))
+
+
+def _is_empty(kind: String) -> bool:
+    """Whether there are no strings of a kind, whatever its bounds on their length."""
+    endless = frozenset(text for text in kind.never if texts_of(read_search(text)) is None)
+    if not kind.found and not endless:
+        return False
+    for text in kind.found:
+        if (few := texts_of(read_search(text))) is not None and len(few) <= MAX_TRIED:
+            return not any(string_holds(kind, one) for one in few)
+    return _is_finite(kind.found, endless) and is_empty(_search(kind.found, kind.never))
+
+
+@lru_cache(maxsize=1024)
+def _is_finite(found: frozenset[str], never: frozenset[str]) -> bool:
+    return automaton_of(_search(found, never)).is_finite
 
 
 @lru_cache(maxsize=1024)
