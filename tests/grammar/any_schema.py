@@ -222,7 +222,7 @@ def orders(value: Any) -> int:
 
 
 def spellings(value: Any) -> Iterator[str]:
-    """A value's JSON with its names in every order."""
+    """A value's JSON with its names in every order, whole numbers with an exponent and without: not every grammar has one."""
     if isinstance(value, dict):
         for names in itertools.permutations(value):
             for texts in itertools.product(*(list(spellings(value[name])) for name in names)):
@@ -232,4 +232,6 @@ def spellings(value: Any) -> Iterator[str]:
         for texts in itertools.product(*(list(spellings(item)) for item in value)):
             yield "[" + ", ".join(texts) + "]"
     else:
-        yield json.dumps(value, ensure_ascii=False)
+        yield (text := json.dumps(value, ensure_ascii=False))
+        if isinstance(value, float) and "e" in text and value.is_integer():
+            yield str(int(value))
