@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.vocabularies import tekken_file
 from routine_grammar.demo.model import demo_model_path
+from routine_grammar.engines.vllm.environment import hide_broken_packages
 from routine_grammar.masks.vocabulary import byte_stand_ins
 
 NAME = "tekken-131072"
@@ -35,6 +36,7 @@ def large_model_path() -> Path:
 
 
 def _write_model(folder: Path, demo: Path) -> None:
+    hide_broken_packages()  # before transformers is imported
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
