@@ -11,7 +11,7 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -91,11 +91,11 @@ def _measure_serve(console: Console, options: argparse.Namespace) -> None:
     asked = serving.options_of(options)
     header = describe_run(SEED) | serving.describe(asked) | {"noise": NOISE}
 
-    def tell(part: str, measurements: Sequence[Measurement]) -> None:
+    def tell(part: str, measurements: Sequence[Measurement], said: Mapping[str, str]) -> None:
         ratios = [measurement for measurement in measurements if measurement.unit == "x"]
         others = [measurement for measurement in measurements if measurement.unit != "x"]
         kind = f"serve_131k_{part}" if asked.large else f"serve_{part}"
-        _report(console, options.output, kind, header, {"Calls through a server": others, "Ours to others": ratios})
+        _report(console, options.output, kind, {**header, **said}, {"Calls through a server": others, "Ours to others": ratios})
 
     with _progress(console, "serve", asked.steps()) as advance:
         serving.measure(asked, SEED, advance, tell)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import itertools
 import os
 import platform
 import subprocess
@@ -60,9 +61,15 @@ def load_average() -> float:
 
 
 def write_csv(folder: Path, kind: str, header: dict[str, str], measurements: Sequence[Measurement]) -> Path:
-    """Write `<date>_<kind>.csv` into a folder, headed by comment lines; returns the file."""
+    """Write `<date>_<kind>.csv` into a folder, headed by comment lines; returns the file.
+
+    An earlier one of that day is kept, as `<date>_<kind>.<number>.csv`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{header['date']}_{kind}.csv"
+    if file.exists():
+        earlier = (file.with_suffix(f".{number}.csv") for number in itertools.count(1))
+        file.rename(next(other for other in earlier if not other.exists()))
     with file.open("w", newline="", encoding="utf-8") as output:
         output.writelines(f"# {name}: {value}\n" for name, value in header.items())
         writer = csv.writer(output, lineterminator="\n")
@@ -73,10 +80,12 @@ def write_csv(folder: Path, kind: str, header: dict[str, str], measurements: Seq
 
 
 def read_csv(file: Path) -> tuple[dict[str, str], list[Measurement]]:
-    """The header and the measurements of a file that `write_csv` wrote."""
+    """The header and the measurements of a file that `write_csv` wrote; raises `ValueError` for another."""
     with file.open(newline="", encoding="utf-8") as lines:
         texts = list(lines)
-    head = [text for text in texts if text.startswith("# ")]
+    head = list(itertools.takewhile(lambda text: text.startswith("# ") and ": " in text, texts))
+    if texts[len(head) : len(head) + 1] != [",".join(field.name for field in fields(Measurement)) + "\n"]:
+        raise ValueError(f"{file} is no results of these benchmarks: expected comment lines, then names of columns")
     header = dict(text.removeprefix("# ").rstrip("\n").split(": ", 1) for text in head)
     rows = csv.DictReader(texts[len(head) :])
     measurements = []

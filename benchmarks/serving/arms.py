@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 
 from benchmarks.serving.load import Answer
-from benchmarks.serving.servers import Kind
+from benchmarks.serving.servers import NUMBERS_OF_DRAFTS, Kind
 from benchmarks.vocabularies import Tokenization
 from benchmarks.workload import Case
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
@@ -21,7 +21,7 @@ FREE, XGRAMMAR, GUIDANCE, REQUIRED = "unconstrained", "vLLM xgrammar", "vLLM gui
 UNDRAFTED, OURS = "ours without drafts", "ours"
 PEERS = (XGRAMMAR, GUIDANCE)
 ANY_SPELLING = "ours with any spelling"
-FEW_DRAFTS = {f"ours with {count} drafts": count for count in (4, 8, 16, 32, 64)}  # at most so many a request and pass
+FEW_DRAFTS = {f"ours with {count} drafts": kind for kind, count in NUMBERS_OF_DRAFTS.items()}  # at most so many a pass
 ARMS = (FREE, XGRAMMAR, GUIDANCE, REQUIRED, UNDRAFTED, OURS)  # those that are measured where none are named
 SERVER_OF = {
     FREE: Kind.XGRAMMAR,
@@ -31,7 +31,7 @@ SERVER_OF = {
     UNDRAFTED: Kind.UNDRAFTED,
     OURS: Kind.DRAFTED,
     ANY_SPELLING: Kind.ANY_SPELLING,
-    **dict.fromkeys(FEW_DRAFTS, Kind.MANY_DRAFTS),
+    **FEW_DRAFTS,
 }
 _PROMPT = "Please begin."
 
@@ -104,11 +104,10 @@ def _constraint(name: str, case: Case, tokenization: Tokenization) -> dict[str, 
         case "tool_choice=required":
             tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in case.tools]
             return {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
-        case "ours" | "ours with any spelling":
-            return {"structured_outputs": {"grammar": case.grammar.payload}}
+        case "ours without drafts":
+            return {"structured_outputs": {"grammar": case.grammar.payload}, "vllm_xargs": {"routine_drafts": 0}}
         case _:
-            drafts = {"routine_drafts": FEW_DRAFTS.get(name, 0)}
-            return {"structured_outputs": {"grammar": case.grammar.payload}, "vllm_xargs": drafts}
+            return {"structured_outputs": {"grammar": case.grammar.payload}}
 
 
 def _fits(call: Mapping[str, str], tools: Sequence[Mapping[str, Any]]) -> bool:

@@ -76,7 +76,9 @@ async def measure_cold(
             told.append(
                 Measurement(case, name, f"{metric} to beside known grammars", "x", *ratio_interval(*pair), len(pair[0]))
             )
-    return told
+    pair = token_ms[OURS, False], token_ms[UNDRAFTED, False]
+    beside = "neighbours' token to beside known grammars without drafts"
+    return [*told, Measurement(case, OURS, beside, "x", *ratio_interval(*pair), rounds)]
 
 
 async def _round(

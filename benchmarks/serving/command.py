@@ -11,7 +11,18 @@ from functools import partial
 
 from benchmarks.results import Measurement
 from benchmarks.serving import cold, growth
-from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, MAX_TOKENS, REQUIRED, SERVER_OF, XGRAMMAR, Arm
+from benchmarks.serving.arms import (
+    ANY_SPELLING,
+    ARMS,
+    FEW_DRAFTS,
+    FREE,
+    GUIDANCE,
+    MAX_TOKENS,
+    REQUIRED,
+    SERVER_OF,
+    XGRAMMAR,
+    Arm,
+)
 from benchmarks.serving.large_model import NAME, large_model_path
 from benchmarks.serving.load import RefusedError, session
 from benchmarks.serving.measure import Advance, Cell, Way, measure_rounds, summarise, whole_rounds
@@ -25,8 +36,10 @@ TURNS = 4  # different turns of a size, asked for over and over
 SAMPLES = 4
 ROUNDS = 20
 CALLS_A_CLIENT = 3
+MOST_A_SECOND = 10_000
 
-Tell = Callable[[str, Sequence[Measurement]], None]  # what a part was called, and what was measured in it
+# What a part was called, what was measured in it, and what is to be said of it beside.
+Tell = Callable[[str, Sequence[Measurement], Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +106,15 @@ def options_of(args: argparse.Namespace) -> Options:
     options = Options(**{name: getattr(args, name) for name in Options.__slots__})
     if options.rounds < 2:
         raise ValueError(f"--rounds {options.rounds}: there is no interval of fewer than 2")
+    if not options.arms or (options.sizes and not options.ways()):
+        raise ValueError("--arms, or --clients and --rates: there is nothing to measure")
     if options.url is not None:
-        if options.arms == ARMS:
-            options = replace(options, arms=(FREE, REQUIRED))
-        alike = [arm for arm in options.arms if arm in (XGRAMMAR, GUIDANCE, ANY_SPELLING)]
-        if options.cold or options.growth or len(alike) > 1 or ANY_SPELLING in alike:
-            raise ValueError(f"--url: one server can't be measured with --cold, --growth, or as {' and '.join(alike) or 'two'}")
+        options = replace(options, url=options.url.rstrip("/"), arms=(FREE, REQUIRED) if options.arms == ARMS else options.arms)
+        own = [arm for arm in options.arms if arm == ANY_SPELLING or arm in FEW_DRAFTS]
+        alike = own or [arm for arm in options.arms if arm in (XGRAMMAR, GUIDANCE)]
+        if options.cold or options.growth or options.drafts is not None or own or len(alike) > 1:
+            told = " and ".join(alike) or "two"
+            raise ValueError(f"--url: one server can't be measured with --cold, --growth or --drafts, or as {told}")
     if args.quick:
         return replace(options, sizes=options.sizes[:1], clients=options.clients[:2], rates=(), rounds=2)
     return options
@@ -106,13 +122,19 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def describe(options: Options) -> dict[str, str]:
     """What a run's header says of it."""
-    drafts = "as many as by default" if options.drafts is None else str(options.drafts)
-    return {
-        "model": f"{NAME if options.large else 'the demo model'}, random weights in float32, temperature 1, seeded",
-        "servers": "vLLM's own, without our patches, for what is not ours; the model in the engine's process, one thread",
+    asked = {"rounds": str(options.rounds)}
+    if options.url is not None:
+        asked |= {"model": options.model, "servers": "one that ran already"}
+    else:
+        drafts = "as many as by default" if options.drafts is None else str(options.drafts)
+        asked |= {
+            "model": f"{NAME if options.large else 'the demo model'}, random weights in float32, temperature 1, seeded",
+            "servers": "vLLM's own, without our patches, for what is not ours; the model in the engine's process, one thread",
+            "drafts": f"{drafts}, in tokens a request and pass",
+        }
+    return asked | {
         "grammars": f"{TURNS} turns of each size over and over; strings of at most {STRING_CHARS} characters, at most "
         f"{MAX_TOKENS} tokens a call",
-        "drafts": f"{drafts} tokens a request and pass",
         "numbers": "middle with a 95% interval from low to high over as many rounds as count says, ratios by pairs of one "
         "round, shares over all calls; growth: p50 with p20 and p80",
     }
@@ -140,11 +162,14 @@ async def _measure(options: Options, tokenization: Tokenization, seed: int, adva
                 await measure_rounds(http, servers, arms, options.ways(), options.rounds, f"{seed} {size}", done, found)
             finally:
                 if whole := whole_rounds(found):
-                    tell(size, list(summarise(size, whole)))
+                    rounds = len(next(iter(whole.values())))
+                    said = {} if rounds == options.rounds else {"ended": f"before its end, after {rounds} rounds"}
+                    tell(size, list(summarise(size, whole)), said)
         if options.cold:
-            tell("cold", await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance))
+            tell("cold", await cold.measure_cold(http, servers, tokenization, options.cold, seed, advance), {})
         if options.growth:
-            tell("growth", await growth.measure_growth(http, servers, tokenization, seed, advance))
+            measured, left_out = await growth.measure_growth(http, servers, tokenization, seed, advance)
+            tell("growth", measured, {"left out": "; ".join(left_out)} if left_out else {})
 
 
 def _advance(advance: Advance, size: str, done: str) -> None:
@@ -163,7 +188,7 @@ async def _servers(options: Options) -> AsyncIterator[Mapping[Kind, Server]]:
 
 def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     def names(text: str) -> tuple[str, ...]:
-        given = tuple(name for name in text.split(",") if name)
+        given = tuple(dict.fromkeys(name for name in text.split(",") if name))
         if unknown := [name for name in given if name not in known]:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
         return given
@@ -172,8 +197,14 @@ def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(",") if number)
+    numbers = dict.fromkeys(int(number) for number in text.split(",") if number)
+    if any(number < 1 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of clients above 0")
+    return tuple(numbers)
 
 
 def _rates(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(",") if number)
+    rates = dict.fromkeys(float(number) for number in text.split(",") if number)
+    if not all(0 < rate <= MOST_A_SECOND for rate in rates):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected calls a second above 0, at most {MOST_A_SECOND}")
+    return tuple(rates)

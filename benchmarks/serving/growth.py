@@ -2,7 +2,7 @@
 
 Calls of one client, one after the other: the first call under a grammar, and a later one; of Routines, after each was asked for
 once. In: servers that run. Out:
-measurements; an arm that refuses a size, or takes longer than a bound, is left out from there on.
+measurements; an arm that refuses a size, or takes longer than a bound, is left out from there on, and named.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ARMS = (XGRAMMAR, GUIDANCE, OURS)
 TOOLS = (1, 10, 100, 1_000)
 KEYS = (1, 10, 100, 1_000, 9_999)  # and the result of the call: the bound on live keys
 ROUTINES = (1, 10, 100, 1_000, 10_000)
+NEW = 4  # grammars of each number of tools and keys
 CLIENTS = 32  # that ask for every Routine once
 ASKED = 40  # calls of Routines drawn from all of them
 MOST_S = {"tools": 60.0, "keys": 60.0, "Routines": 900.0}
@@ -47,10 +48,10 @@ def points(seed: int) -> Iterator[Point]:
     """All sizes, one axis after the other."""
     for tools in TOOLS:
         size = Size(tools, (3, 6), 8)
-        yield Point("tools", tools, [make_bounded_case(size, 1, seed + n) for n in range(2)])
+        yield Point("tools", tools, [make_bounded_case(size, 1, seed + n) for n in range(NEW)])
     for keys in KEYS:
         size = Size(3, (4, 4), keys)
-        yield Point("keys", keys, [make_bounded_case(size, 1, seed + n) for n in range(2)])
+        yield Point("keys", keys, [make_bounded_case(size, 1, seed + n) for n in range(NEW)])
     model = make_bounded_case("small", 1, seed)
     for routines in ROUTINES:
         yield Point("Routines", routines, [_renamed(model, number) for number in range(routines)])
@@ -81,9 +82,10 @@ def steps() -> int:
 
 async def measure_growth(
     http: aiohttp.ClientSession, servers: Mapping[Kind, Server], tokenization: Tokenization, seed: int, advance: Advance
-) -> list[Measurement]:
-    """Every size under every arm."""
+) -> tuple[list[Measurement], list[str]]:
+    """Every size under every arm; and what was left out, and why."""
     measured: list[Measurement] = []
+    left_out: list[str] = []
     given_up: set[tuple[str, str]] = set()
     for point in points(seed):
         for name in ARMS:
@@ -91,10 +93,17 @@ async def measure_growth(
                 try:
                     async with asyncio.timeout(MOST_S[point.axis]):
                         measured += await _at(http, servers, name, point, tokenization)
-                except (TimeoutError, RefusedError):
+                except TimeoutError:
+                    why = f"takes more than {MOST_S[point.axis]:g} s"
+                except RefusedError as error:
+                    why = f"refused: {' '.join(str(error).split())[:160]}"
+                else:
+                    why = ""
+                if why:
                     given_up.add((point.axis, name))
+                    left_out.append(f"{name} from {point.number} {point.axis} on ({why})")
             advance(f"growth, {point.number} {point.axis}, {name}")
-    return measured
+    return measured, left_out
 
 
 async def _at(

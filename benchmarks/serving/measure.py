@@ -152,13 +152,19 @@ def _of_arm(case: str, arm: str, cells: Sequence[Cell]) -> Iterator[Measurement]
     yield mean("a token p50", "ms", [cell.token_ms for cell in cells])
     yield mean("a token p99", "ms", [percentile(cell.token_times_ms, 0.99) for cell in cells])
     yield mean("wait for a piece p99", "ms", [percentile(cell.gaps_ms, 0.99) for cell in cells])
-    yield mean("passes a call", "", [_passes(cell) for cell in cells])
+    if all(_counts(cell) for cell in cells):
+        yield mean("passes a call", "", [_passes(cell) for cell in cells])
     if drafted := sum(cell.counted.get("drafted", 0) for cell in cells):
         yield share("drafts accepted", sum(cell.counted["accepted"] for cell in cells), drafted)
     yield share("invalid", sum(cell.invalid for cell in cells), calls)
     yield share("cut off", sum(cell.cut_off for cell in cells), calls)
     if memory := [cell.memory_bytes / 2**20 for cell in cells if cell.memory_bytes is not None]:
         yield mean("memory", "MiB", memory)
+
+
+def _counts(cell: Cell) -> bool:
+    """Whether a server counts, so that what it has no count of did not happen."""
+    return "decoded" in cell.counted
 
 
 def _passes(cell: Cell) -> float:
@@ -178,7 +184,9 @@ def _ratios(case: str, cells_of: Mapping[str, Sequence[Cell]]) -> Iterator[Measu
     for ours in (arm for arm in (UNDRAFTED, OURS) if arm in cells_of):
         if peers:
             better = max(peers, key=lambda peer: fmean(cell.calls_per_s for cell in cells_of[peer]))
-            ratios = {"calls/s": (lambda cell: cell.calls_per_s), "passes a call": _passes}
+            ratios: dict[str, Callable[[Cell], float]] = {"calls/s": lambda cell: cell.calls_per_s}
+            if all(_counts(cell) for arm in (ours, better) for cell in cells_of[arm]):
+                ratios["passes a call"] = _passes
             for what, value in ratios.items():
                 pair = [[value(cell) for cell in cells_of[arm]] for arm in (ours, better)]
                 yield Measurement(case, ours, f"{what} to {better}'s", "x", *ratio_interval(*pair), len(pair[0]))

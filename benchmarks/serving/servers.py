@@ -21,9 +21,9 @@ from routine_grammar.demo.server import model_server
 
 MAX_SEQUENCES = 128
 MODEL = "benchmark"
-MOST_DRAFTS = 64
-# vLLM's counters: tokens proposed, and those of them that were accepted.
+# vLLM's counters: tokens decoded, which every server has that counts, tokens proposed, and those of them that were accepted.
 _COUNTERS = {
+    "decoded": "vllm:generation_tokens_total",
     "drafted": "vllm:spec_decode_num_draft_tokens_total",
     "accepted": "vllm:spec_decode_num_accepted_tokens_total",
 }
@@ -50,7 +50,13 @@ class Kind(StrEnum):
     UNDRAFTED = "undrafted"
     DRAFTED = "drafted"
     ANY_SPELLING = "any spelling"
-    MANY_DRAFTS = "many drafts"
+    DRAFTS_4 = "4 drafts"
+    DRAFTS_8 = "8 drafts"
+    DRAFTS_32 = "32 drafts"
+    DRAFTS_64 = "64 drafts"
+
+
+NUMBERS_OF_DRAFTS = {Kind.DRAFTS_4: 4, Kind.DRAFTS_8: 8, Kind.DRAFTS_32: 32, Kind.DRAFTS_64: 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,8 @@ def command(kind: Kind, model: Path | None, drafts: int | None) -> Sequence[str]
         return ("env", _WITHOUT_OURS, sys.executable, "-m", _VLLM, *flags, "--host", "127.0.0.1")
     if kind is Kind.ANY_SPELLING:
         flags += ["--routine-spelling", "any"]
-    if kind not in (Kind.DRAFTED, Kind.ANY_SPELLING):
-        flags += ["--routine-drafts", str(MOST_DRAFTS if kind is Kind.MANY_DRAFTS else 0)]
+    if kind is Kind.UNDRAFTED or kind in NUMBERS_OF_DRAFTS:
+        flags += ["--routine-drafts", str(NUMBERS_OF_DRAFTS.get(kind, 0))]
     elif drafts is not None:
         flags += ["--routine-drafts", str(drafts)]
     return (sys.executable, "-m", "routine_grammar.serve", *flags)

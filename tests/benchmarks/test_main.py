@@ -127,3 +127,28 @@ def test_two_runs_are_held_against_each_other(tmp_path: Path, capsys: pytest.Cap
     other = write_csv(tmp_path, "serve", {"date": "2026-01-02"}, [Measurement("8 clients", "ours", "calls", "/s", 1, 1, 1, 1)])
     assert main(["compare", files[0], str(other)]) == 1
     assert "no number in common" in capsys.readouterr().out
+    (tmp_path / "none.md").write_text("# A page\n\ntext\n")
+    assert main(["compare", files[0], str(tmp_path / "none.md")]) == 1
+    assert "is no results of these benchmarks" in capsys.readouterr().out
+
+
+def test_what_was_0_is_compared_by_its_difference() -> None:
+    def run(invalid: tuple[float, float, float], wait: float) -> list[Measurement]:
+        return [
+            Measurement("1 client", "ours", "invalid", "%", *invalid, 3),
+            Measurement("1 client", "ours", "wait", "ms", wait, wait, 2 * wait, 3),
+        ]
+
+    before, after = run((0.0, 0.0, 0.2), 0.0), run((5.0, 4.0, 6.0), 1.0)
+    found = {each.metric: each for each in compare(({}, before), ({}, after))}
+    invalid, wait = found["invalid, more"], found["wait, more"]
+    assert (invalid.middle, invalid.low, invalid.high, invalid.unit) == (5.0, 3.8, 6.0, "%")
+    assert (wait.middle, wait.low, wait.high, wait.unit) == (1.0, 1.0, 2.0, "ms")
+
+
+def test_an_earlier_run_of_a_day_is_kept(tmp_path: Path) -> None:
+    lines = [[Measurement("a", "ours", "calls", "/s", number, number, number, 2)] for number in (1.0, 2.0, 3.0)]
+    for line in lines:
+        file = write_csv(tmp_path, "serve_small", {"date": "2026-01-02"}, line)
+    assert read_csv(file)[1] == lines[2]
+    assert [read_csv(file.with_suffix(f".{number}.csv"))[1] for number in (1, 2)] == lines[:2]

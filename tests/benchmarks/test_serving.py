@@ -17,12 +17,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import _parser, main
 from benchmarks.results import Measurement, read_csv
 from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
+from benchmarks.serving.command import options_of
 from benchmarks.serving.load import Answer, RefusedError, closed_loop, open_loop, session
 from benchmarks.serving.measure import Cell, Way, run_cell, summarise, whole_rounds
-from benchmarks.serving.servers import Kind, Server, command
+from benchmarks.serving.servers import NUMBERS_OF_DRAFTS, Kind, Server, command
 from benchmarks.statistics import mean_interval, percentile, ratio_interval, share_interval, student_t_95
 from benchmarks.vocabularies import Tokenization
 from benchmarks.workload import SIZES, Size, make_bounded_case
@@ -40,6 +41,7 @@ class Scripted:
         self.answers = answers
         self.asked: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
+        self.is_mute = False
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(await request.json())
@@ -61,7 +63,10 @@ class Scripted:
 
     async def metrics(self, _: web.Request) -> web.Response:
         count = len(self.asked)
+        if self.is_mute:
+            return web.Response(text="python_info 1.0\n")
         lines = [f'vllm:spec_decode_num_draft_tokens_total{{engine="{n}"}} {2 * count}' for n in range(2)]
+        lines.append(f"vllm:generation_tokens_total {7 * count}")
         return web.Response(text="\n".join([*lines, f"vllm:spec_decode_num_accepted_tokens_total {3 * count}", ""]))
 
 
@@ -81,7 +86,7 @@ async def test_a_round_tells_what_came_of_its_calls(scripted: tuple[Scripted, Se
     async with session() as http:
         cell = await run_cell(http, server, Arm.of(OURS, [turn], BYTES), Way(12, clients=4), "seed")
     assert (len(cell.answers), cell.tokens, cell.invalid, cell.cut_off) == (12, 84, 4, 4)
-    assert cell.counted == {"drafted": 48, "accepted": 36}
+    assert cell.counted == {"decoded": 84, "drafted": 48, "accepted": 36}
     assert 1 < script.most_at_once <= 4
     assert len({request["seed"] for request in script.asked}) == 12
     assert all(request["structured_outputs"] == {"grammar": turn.grammar.payload} for request in script.asked)
@@ -91,6 +96,17 @@ async def test_a_round_tells_what_came_of_its_calls(scripted: tuple[Scripted, Se
     assert (told["drafts accepted", "%"].middle, told["drafts accepted", "%"].count) == (75, 96)
     assert told["invalid", "%"].middle == pytest.approx(100 / 3)
     assert told["calls", "/s"].middle == pytest.approx(cell.calls_per_s)
+
+
+async def test_passes_are_not_told_of_a_server_that_counts_nothing(scripted: tuple[Scripted, Server]) -> None:
+    script, server = scripted
+    script.answers, script.is_mute = [("x", "stop")], True
+    turn, way = make_bounded_case("small", 1), Way(4, clients=2)
+    async with session() as http:
+        found = {(way, name): [await run_cell(http, server, Arm.of(name, [turn], BYTES), way, "s")] * 2 for name in ARMS}
+    told = {line.metric for line in summarise("small", found)}
+    assert {"calls", "calls/s to vLLM guidance's"} & told
+    assert not any(metric.startswith(("passes", "drafts")) for metric in told)
 
 
 async def test_random_arrivals_come_whether_or_not_earlier_calls_are_answered(scripted: tuple[Scripted, Server]) -> None:
@@ -157,18 +173,17 @@ def test_every_arm_constrains_in_its_own_way() -> None:
     assert "start:" in requests[GUIDANCE]["structured_outputs"]["grammar"]
     assert requests[REQUIRED]["tool_choice"] == "required"
     assert requests[UNDRAFTED] == requests[OURS] | {"vllm_xargs": {"routine_drafts": 0}}
-    few = Arm.of("ours with 8 drafts", [turn], BYTES).request("m", 0, "seed")
-    assert few == requests[OURS] | {"vllm_xargs": {"routine_drafts": 8}}
+    assert Arm.of("ours with 8 drafts", [turn], BYTES).request("m", 0, "seed") == requests[OURS], "on a server of its own"
     judged = Arm.of(OURS, [turn], BYTES).judge(Answer(0, 0.0, content=turn.samples[0][:-2], reason="length"))
     assert (judged.valid, judged.cut_off) == (False, True)
 
 
 def test_servers_are_started_by_what_tells_them_apart() -> None:
     flags = {kind: list(command(kind, Path("m"), 4)) for kind in Kind}
-    drafts = {Kind.UNDRAFTED: "0", Kind.DRAFTED: "4", Kind.ANY_SPELLING: "4", Kind.MANY_DRAFTS: "64"}
+    drafts = {Kind.UNDRAFTED: "0", Kind.DRAFTED: "4", Kind.ANY_SPELLING: "4", **NUMBERS_OF_DRAFTS}
     for kind, given in flags.items():
         if kind in drafts:
-            assert given[-2:] == ["--routine-drafts", drafts[kind]]
+            assert given[-2:] == ["--routine-drafts", str(drafts[kind])]
             assert "routine_grammar.serve" in given
         else:  # vLLM's own server, and nothing of ours that would change it
             assert f'{{"backend": "{kind}"}}' in given
@@ -192,7 +207,7 @@ def cells(calls_per_s: list[float], token_ms: list[float], accepted: float = 0) 
     made = []
     for rate, token in zip(calls_per_s, token_ms, strict=True):
         answer = Answer(0, 0.0, tokens=11, first_s=0.1, last_s=0.1 + token / 100)
-        made.append(Cell([answer], 1 / rate, 0, 0, {"drafted": accepted, "accepted": accepted}, None))
+        made.append(Cell([answer], 1 / rate, 0, 0, {"decoded": 11, "drafted": accepted, "accepted": accepted}, None))
     return made
 
 
@@ -232,7 +247,10 @@ def test_intervals_hold_what_they_claim() -> None:
     assert NormalDist().cdf(1.959964) == pytest.approx(0.975, abs=1e-6)
 
 
-@pytest.mark.parametrize("options", [["--arms", f"{XGRAMMAR},{GUIDANCE}"], ["--cold", "2"], ["--growth"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--arms", f"{XGRAMMAR},{GUIDANCE}"], ["--arms", "ours with 8 drafts"], ["--cold", "2"], ["--growth"], ["--drafts", "3"]],
+)
 def test_what_one_server_cannot_tell_apart_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--url", "http://127.0.0.1:9/v1", *options]) == 1
     assert "--url: one server" in capsys.readouterr().out
@@ -246,6 +264,34 @@ def test_of_an_interrupted_run_the_whole_rounds_are_told() -> None:
     found[ways[1], OURS][1:] = []
     assert not whole_rounds(found)
     assert not whole_rounds({})
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--clients", "0"], "'0': expected numbers of clients above 0"),
+        (["--clients", "8,-1"], "expected numbers of clients above 0"),
+        (["--rates", "0"], "'0': expected calls a second above 0"),
+        (["--rates", "inf"], "expected calls a second above 0"),
+        (["--arms", "theirs"], "'theirs' is none of"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", *options])
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("options", [["--arms", ""], ["--clients", "", "--rates", ""]])
+def test_nothing_is_not_measured(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *options]) == 1
+    assert "there is nothing to measure" in capsys.readouterr().out
+
+
+def test_arms_and_numbers_that_come_twice_are_measured_once() -> None:
+    options = options_of(_parser().parse_args(["serve", "--arms", "ours,ours", "--clients", "1,8,1"]))
+    assert (options.arms, options.clients) == ((OURS,), (1, 8))
+    assert options_of(_parser().parse_args(["serve", "--url", "http://a/v1/"])).url == "http://a/v1"
 
 
 def test_one_round_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,8 +309,10 @@ def test_a_real_server_is_measured(base_url: str, tmp_path: Path, capsys: pytest
     (file,) = tmp_path.glob("*_serve_small.csv")
     header, lines = read_csv(file)
     assert header["grammars"].startswith("4 turns of each size")
+    assert (header["servers"], header["model"], header["rounds"]) == ("one that ran already", "routine-demo", "2")
     told: dict[tuple[str, str, str], Measurement] = {(line.case, line.arm, line.metric): line for line in lines}
     for way in ("small, 2 clients", "small, 20 calls/s at random"):
         assert told[way, OURS, "invalid"].middle == told[way, OURS, "cut off"].middle == 0
         assert told[way, OURS, "calls"].middle > 0
+        assert (way, OURS, "passes a call") not in told, "the demo's server counts nothing"
     assert told["small, 2 clients", OURS, "a token to unconstrained"].unit == "x"
