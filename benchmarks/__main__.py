@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(console: Console, error: Exception, status: int = 1) -> int:
-    console.print(f"ended before its end: {str(error) or type(error).__name__}", style="red", markup=False)
+    told = [f"ended before its end: {str(error) or type(error).__name__}", *getattr(error, "__notes__", ())]  # ends of logs
+    console.print("\n".join(told), style="red", markup=False)
     return status
 
 

@@ -15,7 +15,7 @@ import aiohttp
 
 from benchmarks.results import Measurement
 from benchmarks.serving.arms import ANY_SPELLING, FEW_DRAFTS, FREE, OURS, PEERS, UNDRAFTED, Arm
-from benchmarks.serving.load import Answer, Load, closed_loop, open_loop
+from benchmarks.serving.load import Answer, Load, RefusedError, closed_loop, open_loop
 from benchmarks.serving.servers import Kind, Server
 from benchmarks.statistics import mean_interval, percentile, ratio_interval, share_interval
 
@@ -81,11 +81,14 @@ async def run_cell(http: aiohttp.ClientSession, server: Server, arm: Arm, way: W
 
     before = await server.counters(http)
     load: Load
-    if way.clients is not None:
-        load = await closed_loop(http, server.url, request, way.clients, way.calls)
-    else:
-        assert way.per_second is not None
-        load = await open_loop(http, server.url, request, way.per_second, way.calls, random.Random(seed).getrandbits(31))
+    try:
+        if way.clients is not None:
+            load = await closed_loop(http, server.url, request, way.clients, way.calls)
+        else:
+            assert way.per_second is not None
+            load = await open_loop(http, server.url, request, way.per_second, way.calls, random.Random(seed).getrandbits(31))
+    except RefusedError as error:
+        raise RefusedError(f"{arm.name}, {way}: {error}") from error
     after = await server.counters(http)
     outcomes = [arm.judge(answer) for answer in load.answers]
     return Cell(
