@@ -1,6 +1,7 @@
 """`python -m benchmarks`: compile and mask times, then load on servers, each beside vLLM's own backends.
 
-Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again). `kernels` times
+Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again; `report` writes
+docs/throughput.md of them). `kernels` times
 the GPU kernels, and needs one. `compare` holds two CSVs against each other.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask
+from benchmarks import compile_and_mask, report
 from benchmarks.compare import compare
 from benchmarks.results import Measurement, describe_run, load_average, make_table, read_csv, write_csv
 from benchmarks.serving import command as serving
@@ -63,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, parents=[common])
     parser.set_defaults(**serving.defaults())
-    commands = parser.add_subparsers(dest="what", metavar="{compile,serve,kernels,plot,compare}")
-    for name in ("compile", "kernels", "plot"):
+    commands = parser.add_subparsers(dest="what", metavar="{compile,serve,kernels,plot,report,compare}")
+    for name in ("compile", "kernels", "plot", "report"):
         commands.add_parser(name, parents=[common])
     serving.add_options(commands.add_parser("serve", parents=[common]))
     two = commands.add_parser("compare", help="two CSVs of one kind")
@@ -95,7 +96,7 @@ def _measure_serve(console: Console, options: argparse.Namespace) -> None:
     def tell(part: str, measurements: Sequence[Measurement], said: Mapping[str, str]) -> None:
         ratios = [measurement for measurement in measurements if measurement.unit == "x"]
         others = [measurement for measurement in measurements if measurement.unit != "x"]
-        kind = f"serve_131k_{part}" if asked.large else f"serve_{part}"
+        kind = "_".join(filter(None, ("serve", "131k" if asked.large else "", asked.name, part)))
         _report(console, options.output, kind, {**header, **said}, {"Calls through a server": others, "Ours to others": ratios})
 
     with _progress(console, "serve", asked.steps()) as advance:
@@ -117,11 +118,16 @@ def _draw(console: Console, options: argparse.Namespace) -> None:
         console.print(f"drawn: {file}", soft_wrap=True, highlight=False)
 
 
+def _write_page(console: Console, options: argparse.Namespace) -> None:
+    console.print(f"written: {report.write_page(options.output)}", soft_wrap=True, highlight=False)
+
+
 _COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {
     "compile": _measure_compile,
     "serve": _measure_serve,
     "kernels": _measure_kernels,
     "plot": _draw,
+    "report": _write_page,
 }
 
 

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.results import Measurement, read_csv
+from benchmarks.results import Measurement, newest, read_csv, results_of
 
 FILE = "benchmark.svg"
 SERVE_FILE = "serve.svg"
@@ -47,11 +47,11 @@ def draw(folder: Path) -> list[Path]:
 
     Raises `FileNotFoundError` where a CSV is missing.
     """
-    masks, shown = (read_csv(_newest(folder, kind)) for kind in ("compile", f"serve_{SHOWN}"))
-    parts = [read_csv(_newest(folder, f"serve_{part}")) for part in (*SIZES, "growth") if _results(folder, f"serve_{part}")]
-    newest = max((header for header, _ in parts), key=lambda header: header["date"])
+    masks, shown = (read_csv(newest(folder, kind)) for kind in ("compile", f"serve_{SHOWN}"))
+    parts = [read_csv(newest(folder, f"serve_{part}")) for part in (*SIZES, "growth") if results_of(folder, f"serve_{part}")]
+    last = max((header for header, _ in parts), key=lambda header: header["date"])
     dates = sorted({header["date"] for header, _ in parts})
-    run = newest | {"date": " to ".join(dict.fromkeys((dates[0], dates[-1])))}
+    run = last | {"date": " to ".join(dict.fromkeys((dates[0], dates[-1])))}
     return [_draw_readme(folder, masks, shown), _draw_serve(folder, run, [each for _, part in parts for each in part])]
 
 
@@ -94,17 +94,6 @@ def _save(figure: Figure, file: Path, run: dict[str, str]) -> Path:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # texts as texts, and the same ids every time
         figure.savefig(file, metadata={"Date": None})
     return file
-
-
-def _newest(folder: Path, kind: str) -> Path:
-    files = _results(folder, kind)
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no *_{kind}.csv: run `python -m benchmarks {kind.split('_')[0]}` first")
-    return files[-1]
-
-
-def _results(folder: Path, kind: str) -> list[Path]:
-    return sorted(folder.glob(f"*_{kind}.csv"))
 
 
 def _of_size(measured: Sequence[Measurement], size: str, metric: str, unit: str) -> list[Measurement]:

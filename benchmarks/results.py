@@ -79,6 +79,19 @@ def write_csv(folder: Path, kind: str, header: dict[str, str], measurements: Seq
     return file
 
 
+def results_of(folder: Path, kind: str) -> list[Path]:
+    """The newest file of each day, the last day's last."""
+    return sorted(folder.glob(f"*_{kind}.csv"))
+
+
+def newest(folder: Path, kind: str) -> Path:
+    """The newest results of a kind; raises `FileNotFoundError` where there are none."""
+    files = results_of(folder, kind)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no *_{kind}.csv: run `python -m benchmarks {kind.split('_')[0]}` first")
+    return files[-1]
+
+
 def read_csv(file: Path) -> tuple[dict[str, str], list[Measurement]]:
     """The header and the measurements of a file that `write_csv` wrote; raises `ValueError` for another."""
     with file.open(newline="", encoding="utf-8") as lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +58,7 @@ class Options:
     url: str | None = None
     model: str = MODEL
     large: bool = False
+    name: str = ""
 
     def ways(self) -> list[Way]:
         """Closed loops, then random arrivals."""
@@ -90,6 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="measure a server that runs, `http://…/v1`, instead of starting some: by default in the arms that any server has",
     )
     parser.add_argument("--model", default=defaults.model, help="the name of its model")
+    parser.add_argument("--name", default="", help="in the names of the CSVs, of a run of other arms than the usual ones")
     parser.add_argument("--large", action="store_true", help="a model over a vocabulary of 131,072 tokens, not the demo's")
 
 
@@ -104,6 +107,8 @@ def options_of(args: argparse.Namespace) -> Options:
     Raises `ValueError` for arms that one server that runs already can't tell apart, and where no round can be repeated.
     """
     options = Options(**{name: getattr(args, name) for name in Options.__slots__})
+    if not re.fullmatch("[a-z0-9_]*", options.name):
+        raise ValueError(f"--name {options.name!r}: expected small letters, digits and _")
     if options.rounds < 2:
         raise ValueError(f"--rounds {options.rounds}: there is no interval of fewer than 2")
     if not options.arms or (options.sizes and not options.ways()):

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.__main__ import RESULTS, main
 from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
 from benchmarks.compare import compare
+from benchmarks.report import PAGE, Aim, page
 from benchmarks.results import Measurement, describe_run, make_table, quantiles, read_csv, write_csv
 from benchmarks.workload import PLAIN, SIZES
 
@@ -93,6 +94,27 @@ def test_the_pictures_are_those_of_the_newest_results(tmp_path: Path) -> None:
         drawn, kept = (re.findall("<text[^>]*>([^<]*)</text>", (folder / name).read_text()) for folder in (tmp_path, RESULTS))
         assert len(drawn) > 20
         assert drawn == kept, "run `python -m benchmarks plot` and commit what it draws"
+
+
+def test_the_page_is_of_the_newest_results() -> None:
+    assert page(RESULTS) == PAGE.read_text(encoding="utf-8"), "run `python -m benchmarks report` and commit what it writes"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at_least", "at_most"),
+    [
+        (1.0, 1.4, "reached", "not resolved"),
+        (0.9, 1.1, "not resolved", "not resolved"),
+        (0.8, 0.9, "**missed**", "reached"),
+        (1.1, 1.2, "reached", "**missed**"),
+    ],
+)
+def test_an_aim_is_reached_where_its_whole_interval_is_on_its_side(
+    low: float, high: float, at_least: str, at_most: str
+) -> None:
+    found = Measurement("small, 1 client", "ours", "calls/s to theirs", "x", (low + high) / 2, low, high, 20)
+    for is_least, verdict in ((True, at_least), (False, at_most)):
+        assert Aim("calls", "ours", "calls/s to ", 1.0, is_least).verdict(found) == verdict
 
 
 def newest(kind: str) -> Path:
