@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
 from routine_grammar.grammar.schema.reading import ANNOTATIONS
+from routine_grammar.grammar.schema.refusals import Undecided
 from routine_grammar.grammar.schema.shapes import ANYTHING, Object
 from routine_grammar.routine.tools import Tool
 
@@ -40,7 +41,11 @@ def presences(tool: Tool, compiler: SchemaCompiler) -> list[Presence]:
     if not further:
         return [Presence(required, frozenset(tool.parameters))]
     kinds = compiler.reader.algebra.opened(compiler.shape(compiler.root)).kinds
-    found = [_presence(kind, tool, compiler, further[0]) for kind in kinds if isinstance(kind, Object)]
+    try:
+        objects = [each for kind in kinds if isinstance(kind, Object) for each in compiler.reader.algebra.spread(kind)]
+    except Undecided as error:
+        raise _says_more(tool, further[0]) from error
+    found = [_presence(kind, tool, compiler, further[0]) for kind in objects]
     ways = list(dict.fromkeys(way for way in found if way is not None))
     if not ways:
         raise SchemaError(
@@ -52,7 +57,7 @@ def presences(tool: Tool, compiler: SchemaCompiler) -> list[Presence]:
 def _presence(kind: Object, tool: Tool, compiler: SchemaCompiler, keyword: str) -> Presence | None:
     """The way of one kind of object; None where it needs arguments that the tool does not declare."""
     required, allowed = set[str](), set[str]()
-    is_plain = kind.names == ANYTHING and not kind.some and not any(layer.patterns for layer in kind.layers)
+    is_plain = kind.names == ANYTHING and not any(layer.patterns for layer in kind.layers)
     for name, member in kind.members:
         if name not in tool.parameters:
             if member.required:
@@ -62,9 +67,13 @@ def _presence(kind: Object, tool: Tool, compiler: SchemaCompiler, keyword: str) 
             allowed.add(name)
             required |= {name} if member.required else set()
     if not is_plain:
-        message = f"keyword {keyword!r} over the arguments of tool {tool.name!r} says more than which are there: not supported"
-        raise UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)
+        raise _says_more(tool, keyword)
     is_open = any(layer.rest is not None and layer.rest for layer in kind.layers)
     if kind.low > len(allowed) and not is_open:
         return None
     return Presence(frozenset(required), frozenset(allowed), kind.low, kind.high, kind if is_open else None)
+
+
+def _says_more(tool: Tool, keyword: str) -> UnsupportedSchemaError:
+    message = f"keyword {keyword!r} over the arguments of tool {tool.name!r} says more than which are there: not supported"
+    return UnsupportedSchemaError(message, pointer=f"/{keyword}", keyword=keyword)

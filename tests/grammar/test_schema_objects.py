@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.vocabularies import byte_vocabulary
 
 NULL = {"type": "null"}
 TEXTS, NUMBERS = {"additionalProperties": {"type": "string"}}, {"additionalProperties": {"type": "number"}}
+KINDS = ("string", "null", "array", "object")
 OTHERS = [
     {"oneOf": [{"type": "object", **TEXTS}, {"type": "object", **NUMBERS}]},
     {
@@ -38,9 +39,34 @@ OTHERS = [
     {"allOf": [{"not": TEXTS}, {"not": {"patternProperties": {"^a": {"type": "number"}}}}]},
     {"if": TEXTS, "then": {"maxProperties": 1}, "else": {"required": ["a"]}},
     {"anyOf": [{"type": "object"}, {"type": "object", **TEXTS}, {"properties": {"a": {"type": "null"}}}]},
+    {"not": TEXTS, "maxProperties": 2},
+    {"allOf": [{"not": {"additionalProperties": {"type": name}}} for name in KINDS]},
+    {"oneOf": [{"properties": {"a": {"type": one}, "b": {"type": two}}} for one, two in pairwise(KINDS)]},
+    {
+        "oneOf": [
+            {"required": ["a"]},
+            {"required": ["b"], "properties": {"a": {"const": 1}}},
+            {"properties": {"c": {"enum": [1]}}},
+        ]
+    },
+    {"dependentRequired": {"a": ["b", "c"], "b": ["c"], "aa": ["a"]}},
+    {"dependentSchemas": {"a": {"properties": {"b": {"type": "null"}}, "required": ["c"]}, "b": {"maxProperties": 2}}},
+    {
+        "properties": {name: {} for name in ("a", "aa", "b", "c")},
+        "additionalProperties": False,
+        "not": {"properties": {"a": {"type": "null"}, "b": {"type": "string"}}, "required": ["a"], "maxProperties": 2},
+    },
+    {"not": {"enum": [{name: value} for name in ("a", "b", "c") for value in ("x", 1, None)]}},
+    {"not": {"enum": [{}, {"a": 1}, {"a": None, "b": True}]}, "propertyNames": {"maxLength": 1}},
+    {
+        "properties": {"a": {"enum": ["x", 1, None]}},
+        "allOf": [
+            {"if": {"properties": {"a": {"const": "x"}}}, "then": {"required": ["b"]}},
+            {"if": {"properties": {"a": {"const": 1}}, "required": ["a"]}, "then": {"properties": {"b": {"type": "string"}}}},
+            {"if": {"properties": {"a": {"const": None}}}, "then": {"properties": {"c": False}}, "else": {"required": ["c"]}},
+        ],
+    },
 ]
-
-KINDS = ("string", "null", "array", "object")
 
 
 def random_object(rng: random.Random) -> dict[str, Any]:
@@ -65,8 +91,7 @@ def test_objects_are_accepted_as_jsonschema_does_in_some_order(schema: Any) -> N
 @pytest.mark.parametrize(
     ("schema", "keyword"),
     [
-        ({"not": TEXTS, "maxProperties": 3}, "additionalProperties"),
-        ({"allOf": [{"not": {"additionalProperties": {"type": name}}} for name in KINDS]}, "additionalProperties"),
+        ({"not": {"maxProperties": 3, "properties": {"a": True, "b": {"type": "null"}}}}, "not"),
         ({"minProperties": 2, "properties": {"a": {}}}, "minProperties"),
         ({"minProperties": 2, "propertyNames": {"enum": ["a", "b"]}}, "minProperties"),
         ({"minProperties": 9}, "minProperties"),

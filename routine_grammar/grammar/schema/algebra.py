@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from routine_grammar.grammar.schema.denying import denied_kind
+from routine_grammar.grammar.schema.denying import denied_kind, outside
 from routine_grammar.grammar.schema.meeting import (
     least,
     meet_numbers,
@@ -33,7 +33,6 @@ from routine_grammar.grammar.schema.shapes import (
     Number,
     Object,
     Shape,
-    Some,
     String,
     Value,
     everything,
@@ -157,19 +156,16 @@ class Algebra:
                 return string_holds(kind, value)
             case Array():
                 return self._array_holds(kind, value)
-            case Object(members, _, names, low, high, some):
+            case Object(members, _, names, low, high, never):
                 sized = low <= len(value) and (high is None or len(value) <= high)
                 return (
                     sized
                     and all(name in value for name, member in members if member.required)
                     and all(self.holds(names, name) for name in value)
                     and all(self.holds(self.of_name(kind, name), item) for name, item in value.items())
-                    and all(any(self._is_some(each, name, item) for name, item in value.items()) for each in some)
+                    and not any(self._kind_holds(each, value) for each in never)
                 )
         raise AssertionError(kind)
-
-    def _is_some(self, some: Some, name: str, value: Any) -> bool:
-        return string_holds(some.names, name) and self.holds(some.shape, value)
 
     def _array_holds(self, kind: Array, value: list[Any]) -> bool:
         if len(value) < kind.low or (kind.high is not None and len(value) > kind.high):
@@ -333,8 +329,8 @@ class Algebra:
         layers = tuple(dict.fromkeys((*one.layers, *other.layers)))
         names = self.meet(one.names, other.names)
         high = least(one.high, other.high)
-        some = tuple(dict.fromkeys((*one.some, *other.some)))
-        return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, some, one.pointer))
+        never = tuple(dict.fromkeys((*one.never, *other.never)))
+        return self.object(Object(tuple(members), layers, names, max(one.low, other.low), high, never, one.pointer))
 
     def object(self, kind: Object) -> Shape:
         """An object's shape; NOTHING where there is no such object."""
@@ -345,23 +341,44 @@ class Algebra:
                 return NOTHING
             members.append((name, member if possible else Member(NOTHING, declared=member.declared)))
         required = sum(member.required for _, member in members)
-        low = max(kind.low, required, int(bool(kind.some)))
+        low = max(kind.low, required)
         if kind.high is not None and low > kind.high:
             return NOTHING
         if low > sum(bool(member.shape) for _, member in members) and not self.has_additional(kind):
             return NOTHING
         kind = replace(kind, members=tuple(members), low=low)
-        return Shape((kind,)) if all(self._may_have(kind, some) for some in kind.some) else NOTHING
+        if not kind.never:
+            return Shape((kind,))
+        plain = replace(kind, never=())
+        if any(self._is_within(plain, each) for each in kind.never):
+            return NOTHING
+        met = tuple(each for each in kind.never if each != plain and self._meet(plain, each))
+        return Shape((replace(kind, never=met),))
 
-    def _may_have(self, kind: Object, some: Some) -> bool:
-        """Whether an object may have a property of some kind, as far as its members and layers tell."""
-        for name, member in kind.members:
-            if string_holds(some.names, name) and self.may_be(self.meet(member.shape, some.shape)):
-                return True
-        return any(
-            self.may_be(self.meet(shape, some.shape)) and meet_strings(names, some.names).kinds
-            for names, shape in self.groups(kind)
-        )
+    def _is_within(self, kind: Object, other: Object) -> bool:
+        """Whether every object of a kind is of another; False, too, where that is not told at once."""
+        mine, others = kind.declared, other.declared
+        if any(each.required and not (name in mine and mine[name].required) for name, each in others.items()):
+            return False
+        if other.low > kind.low or (other.high is not None and (kind.high is None or other.high < kind.high)):
+            return False
+        if other.names not in (ANYTHING, kind.names) or not set(other.layers) <= set(kind.layers):
+            return False
+        shapes = ((self.of_name(kind, name), self.of_name(other, name)) for name in {*mine, *others})
+        return all(self.is_told_within(one, another) for one, another in shapes)
+
+    def is_told_within(self, one: Shape, other: Shape) -> bool:
+        """Whether a shape is within another as far as its kinds tell, one by one."""
+        if one == other or other == ANYTHING:
+            return True
+        return all(kind in other.kinds or (isinstance(kind, Value) and self.holds(other, kind.value)) for kind in one.kinds)
+
+    def spread(self, kind: Object) -> Iterator[Object]:
+        """An object as several, none of which has others to be none of. Raises `Undecided` where it can't be."""
+        shape = Shape((replace(kind, never=()),))
+        for each in kind.never:
+            shape = self.meet(shape, Shape(tuple(outside(self, each))))
+        yield from (each for each in shape.kinds if isinstance(each, Object))
 
     def has_additional(self, kind: Object) -> bool:
         """Whether an object may have a property that is not declared, as far as its layers tell."""

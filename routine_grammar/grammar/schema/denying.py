@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -22,7 +21,6 @@ from routine_grammar.grammar.schema.shapes import (
     Number,
     Object,
     Shape,
-    Some,
     String,
     Value,
     everything,
@@ -44,19 +42,8 @@ class Denying(Protocol):
     def object(self, kind: Object) -> Shape:
         """An object's shape."""
 
-    def groups(self, kind: Object, *, with_nothing: bool = False) -> Iterator[tuple[String, Shape]]:
-        """The properties that are not declared."""
-
-
-def _layer_without(algebra: Denying, some: Some) -> Layer:
-    """What says that no property is of some kind."""
-    other = algebra.denied(some.shape)
-    found, never = sorted(some.names.found), sorted(some.names.never)
-    if some.names.low or some.names.high is not None or len(found) + len(never) > 1:
-        raise Undecided("objects in which no property with some names is of a kind")
-    if not found and not never:
-        return Layer(rest=other)
-    return Layer(((found[0], other),)) if found else Layer(((never[0], ANYTHING),), other)
+    def meet(self, one: Shape, other: Shape) -> Shape:
+        """The values that are in both shapes."""
 
 
 def denied_kind(algebra: Denying, kind: Kind) -> Shape:
@@ -101,9 +88,10 @@ def _other_values(algebra: Denying, kind: Value, value: Any) -> Shape:
             return Shape((String(never=frozenset((one_of([value]),))),))
         case list():
             return _denied_array(algebra, Array(tuple(map(values_of, value)), NOTHING, len(value), len(value)))
-        case dict() if not value:
-            return Shape((Object(low=1),))
-    raise Undecided("an object that is not equal to a value")
+        case dict():
+            members = tuple((name, Member(values_of(item), True, declared=False)) for name, item in value.items())
+            return _denied_object(algebra, Object(members, (Layer(rest=NOTHING),)))
+    raise AssertionError(kind)
 
 
 def _denied_array(algebra: Denying, kind: Array) -> Shape:
@@ -128,20 +116,32 @@ def _denied_array(algebra: Denying, kind: Array) -> Shape:
 
 
 def _denied_object(algebra: Denying, kind: Object) -> Shape:
+    whole = replace(kind, never=())
+    ways = outside(algebra, whole) if _is_of_one_name(whole) else [Object(never=(whole,))]
+    ways += [each for n in kind.never for each in algebra.meet(Shape((whole,)), Shape((n,))).kinds if isinstance(each, Object)]
+    return Shape(tuple(each for way in ways for each in algebra.object(way).kinds))
+
+
+def _is_of_one_name(kind: Object) -> bool:
+    """Whether an object says something of one name alone: then one way leads out of it."""
+    said = [member for _, member in kind.members if member.required or member.shape != ANYTHING]
+    is_counted = kind.low > sum(member.required for member in said) or kind.high is not None
+    return len(said) == 1 and not is_counted and kind.names == ANYTHING and not kind.layers
+
+
+def outside(algebra: Denying, kind: Object) -> list[Object]:
+    """Ways out of an object that has no others to be none of: what lies on none of them is of it.
+
+    Raises `Undecided` where it says more than of its members and how many properties there are.
+    """
+    if kind.layers or kind.names != ANYTHING:
+        raise Undecided("objects that are none by properties that are not named")
     required = sum(member.required for _, member in kind.members)
     ways = [Object(high=kind.low - 1)] if kind.low > required else []
     ways += [Object(low=kind.high + 1)] if kind.high is not None else []
     for name, member in kind.members:
         if member.required:
-            ways.append(Object(members=((name, Member(NOTHING, declared=False)),)))
-        if member.shape != ANYTHING:
+            ways.append(Object(members=((name, Member(algebra.denied(member.shape), declared=False)),)))
+        elif member.shape != ANYTHING:
             ways.append(Object(members=((name, Member(algebra.denied(member.shape), True, declared=False)),)))
-    if kind.names != ANYTHING:
-        others = algebra.denied(kind.names).kinds
-        ways += [Object(some=(Some(names, ANYTHING),)) for names in others if isinstance(names, String)]
-    for names, shape in algebra.groups(kind, with_nothing=True):
-        if shape != ANYTHING:
-            ways.append(Object(some=(Some(names, algebra.denied(shape)),)))
-    for each in kind.some:
-        ways.append(Object(layers=(_layer_without(algebra, each),)))
-    return Shape(tuple(each for way in ways for each in algebra.object(way).kinds))
+    return ways

@@ -12,13 +12,16 @@ from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
-from routine_grammar.grammar.schema.objects import NeedingObject, counted_object, plain_object
+from routine_grammar.grammar.schema.excluding import ExcludingObject
+from routine_grammar.grammar.schema.objects import counted_object, plain_object
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
+    NOTHING,
     Anything,
     Array,
     Kind,
+    Member,
     Named,
     Number,
     Object,
@@ -42,6 +45,7 @@ from routine_grammar.grammar.tree import (
     sequence,
 )
 from routine_grammar.patterns.automaton import automaton_of
+from routine_grammar.patterns.reader import found_in
 
 MAX_LEAST = 8  # distinct items that have to be there
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
@@ -354,13 +358,15 @@ class Layout:
         return sequence(Literal("["), rest if kind.low else choice(Literal("]"), rest))
 
     def _object(self, kind: Object) -> Node:
-        free = (kind.members, kind.layers, kind.some, kind.names, kind.low, kind.high) == ((), (), (), ANYTHING, 0, None)
+        free = (kind.members, kind.layers, kind.never, kind.names, kind.low, kind.high) == ((), (), (), ANYTHING, 0, None)
         if free:
             self._any_value()
             return Call(self._any["object"])
         closed = self._form.closed and not any(layer.rest is not None for layer in kind.layers)
         # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
         only_patterns = closed and any(member.declared for _, member in kind.members)
+        if kind.never:
+            kind = self._with_names_of_others(kind, closed=only_patterns)
         try:
             groups = list(self._algebra.groups(kind))
         except Undecided as error:
@@ -368,11 +374,11 @@ class Layout:
         if only_patterns:
             patterns = any(layer.patterns for layer in kind.layers)
             groups = [(names, shape) for names, shape in groups if names.found and patterns]
-        if kind.some:
+        if kind.never:
             try:
-                return NeedingObject(kind, groups, self._algebra, self).node()
+                return ExcludingObject(kind, groups, self._algebra, self).node()
             except Undecided as error:
-                raise _unsupported("additionalProperties", str(error), kind.pointer) from error
+                raise _unsupported("not", str(error), kind.pointer) from error
         if _is_watched(kind) and groups:
             return self._object_of_distinct_names(kind, groups)
         members = []
@@ -382,6 +388,17 @@ class Layout:
             elif (node := self.node_if_any(member.shape)) is not None:
                 members.append((name, node, False))
         return self.object_of(members, self._others(kind, groups), kind.low, kind.high, kind.pointer)
+
+    def _with_names_of_others(self, kind: Object, *, closed: bool) -> Object:
+        """An object with all names as its own that objects have which it is none of; where closed, those that it allows."""
+        names = dict.fromkeys(name for each in kind.never for name, _ in each.members if name not in kind.declared)
+        patterns = [pattern for layer in kind.layers for pattern, _ in layer.patterns]
+        members = []
+        for name in names:
+            is_allowed = not closed or any(found_in(pattern, name) for pattern in patterns)
+            shape = self._algebra.of_name(kind, name) if is_allowed and self._algebra.holds(kind.names, name) else NOTHING
+            members.append((name, Member(shape, declared=False)))
+        return replace(kind, members=(*kind.members, *members))
 
     def others(self, kind: Object) -> Node | None:
         """A property of an object that is not declared; None where there is none."""

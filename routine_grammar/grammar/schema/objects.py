@@ -1,20 +1,17 @@
-"""Objects as rules: members in order, other properties behind them; counted where that matters, or until some were there."""
+"""Objects as rules: members in order, other properties behind them; counted where that matters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
-from routine_grammar.grammar.schema.algebra import Algebra
-from routine_grammar.grammar.schema.meeting import meet_strings, string_holds
-from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
-from routine_grammar.grammar.schema.shapes import Contained, Object, Shape, Some, String
+from routine_grammar.grammar.schema.refusals import NothingAllowed
+from routine_grammar.grammar.schema.shapes import Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
 
 MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
 MAX_COUNTED = 2_000  # places in an object that counts its properties
-MAX_SOME = 3  # properties that there have to be, by what they are
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
 
@@ -100,108 +97,3 @@ def _tail(others: Node | None, count: int, low: int, high: int | None) -> Node |
         return Repeat(sequence(_COMMA, others), least, most)
     listed = sequence(others, Repeat(sequence(_COMMA, others), max(least - 1, 0), None if most is None else most - 1))
     return listed if least else Optional(listed)
-
-
-class NeedingObject:
-    """An object that has to have some properties by what they are: a rule for each member, and what is still to come there.
-
-    What is to come is a bit mask of `kind.some`. `groups` are the properties that are not declared.
-    """
-
-    def __init__(self, kind: Object, groups: Sequence[tuple[String, Shape]], algebra: Algebra, nodes: Nodes) -> None:
-        required = sum(member.required for _, member in kind.members)
-        if kind.low > max(required, 1) or kind.high is not None or len(kind.some) > MAX_SOME:
-            raise Undecided("properties that there have to be by what they are, and bounds on how many there are")
-        self._kind = kind
-        self._groups = groups
-        self._algebra = algebra
-        self._nodes = nodes
-        self._tails: dict[tuple[int, bool], Node | None] = {}
-
-    def node(self) -> Node:
-        """The texts of the objects. Raises `NothingAllowed`, `Undecided`."""
-        members = list(self._kind.members)
-        masks = range(1 << len(self._kind.some))
-        if len(members) * len(masks) * 2 > MAX_COUNTED:
-            raise Undecided(f"properties that there have to be by what they are, beside {len(members)} others")
-        follows = {(mask, begun): self._tail(mask, begun) for mask in masks for begun in (False, True)}
-        for name, member in reversed(members):
-            after, follows = follows, {}
-            for mask in masks:
-                ways = list(self._ways_of_member(name, member.shape, mask))
-                for begun in (False, True):
-                    found = [
-                        sequence(*([_COMMA] if begun else []), node, rest)
-                        for node, left in ways
-                        if (rest := after[left, True]) is not None
-                    ]
-                    without = after[mask, begun]
-                    found += [without] if not member.required and without is not None else []
-                    follows[mask, begun] = self._nodes.called("properties", choice(*found)) if found else None
-        first = follows[masks[-1], False]
-        if first is None:
-            raise NothingAllowed("no object has the properties that there have to be", pointer=self._kind.pointer)
-        return sequence(Literal("{"), first, Literal("}"))
-
-    def _ways_of_member(self, name: str, shape: Shape, mask: int) -> Iterator[tuple[Node, int]]:
-        """A member by what its value is one of, and what is to come after it."""
-        asked = [number for number in self._numbers(mask) if string_holds(self._some(number).names, name)]
-        for left, some in self._by_value(shape, asked, mask):
-            node = self._nodes.member(name, some, self._kind.pointer)
-            if node is not None:
-                yield node, left
-
-    def _by_value(self, shape: Shape, asked: Sequence[int], mask: int) -> Iterator[tuple[int, Shape]]:
-        """A property's values by which of the properties asked for it is, as what is to come after it."""
-        for held, some in self._algebra.classes(shape, [Contained(self._some(number).shape) for number in asked]):
-            yield mask & ~sum(1 << number for number, holds in zip(asked, held, strict=True) if holds), some
-
-    def _tail(self, mask: int, begun: bool) -> Node | None:
-        """Properties that are not declared, until all of what is to come was there."""
-        if (mask, begun) not in self._tails:
-            self._tails[mask, begun] = self._make_tail(mask, begun)
-        return self._tails[mask, begun]
-
-    def _make_tail(self, mask: int, begun: bool) -> Node | None:
-        neutral: list[Node] = []
-        onward: list[Node] = [] if mask else [EMPTY]
-        for node, left in self._ways_of_others(mask):
-            if left == mask:
-                neutral.append(node)
-            elif (rest := self._tail(left, True)) is not None:
-                onward.append(sequence(_COMMA, node, rest) if begun else sequence(node, rest))
-        if begun:
-            more = [Repeat(sequence(_COMMA, choice(*neutral)))] if neutral else []
-            return self._nodes.called("properties", sequence(*more, choice(*onward))) if onward else None
-        then = self._tail(mask, True)
-        if neutral and then is not None:
-            onward.append(sequence(choice(*neutral), then))
-        return self._nodes.called("properties", choice(*onward)) if onward else None
-
-    def _ways_of_others(self, mask: int) -> Iterator[tuple[Node, int]]:
-        """A property that is not declared, by its name and what its value is one of, and what is to come after it."""
-        for names, shape in self._groups:
-            parts: list[tuple[String, list[int]]] = [(names, [])]
-            for number in self._numbers(mask):
-                parts = [part for each in parts for part in self._split(*each, number)]
-            for part, asked in parts:
-                for left, some in self._by_value(shape, asked, mask):
-                    node = self._nodes.property(part, some, self._kind.pointer)
-                    if node is not None:
-                        yield node, left
-
-    def _split(self, names: String, asked: list[int], number: int) -> Iterator[tuple[String, list[int]]]:
-        """Names by whether they are those of a property that there has to be."""
-        wanted = self._some(number).names
-        for kind in meet_strings(names, wanted).kinds:
-            if isinstance(kind, String):
-                yield kind, [*asked, number]
-        for kind in self._algebra.meet(Shape((names,)), self._algebra.denied(Shape((wanted,)))).kinds:
-            if isinstance(kind, String):
-                yield kind, asked
-
-    def _some(self, number: int) -> Some:
-        return self._kind.some[number]
-
-    def _numbers(self, mask: int) -> list[int]:
-        return [number for number in range(len(self._kind.some)) if mask >> number & 1]

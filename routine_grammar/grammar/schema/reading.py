@@ -257,17 +257,16 @@ class Reader:
             raise malformed(place, keyword, "an object")
         found = ANYTHING
         for name, then in given.items():
-            if isinstance(then, list) and keyword != "dependentSchemas":
-                needed = Object(
-                    members=tuple((other, Member(ANYTHING, True, declared=False)) for other in names_of(place, keyword, then))
-                )
-                shape = Shape((*_not_objects(), needed))
-            elif keyword == "dependentRequired":
-                raise malformed(place, keyword, "lists of names")
-            else:
-                shape = self.shape(place.at(keyword, name), nesting + 1)
-            absent = Object(members=((name, Member(NOTHING, declared=False)),))
             present = Object(members=((name, Member(ANYTHING, True, declared=False)),))
+            if isinstance(then, list) and keyword != "dependentSchemas":
+                alone = [(other, Member(NOTHING, declared=False)) for other in names_of(place, keyword, then) if other != name]
+                never = tuple(replace(present, members=(*present.members, member)) for member in alone)
+                found = self.algebra.meet(found, Shape((*_not_objects(), Object(never=never))))
+                continue
+            if keyword == "dependentRequired":
+                raise malformed(place, keyword, "lists of names")
+            shape = self.shape(place.at(keyword, name), nesting + 1)
+            absent = Object(members=((name, Member(NOTHING, declared=False)),))
             with_it = self.algebra.meet(Shape((*_not_objects(), present)), shape)
             without = Shape((*_not_objects(), absent))
             found = self.algebra.meet(found, joined(with_it, without))
@@ -342,7 +341,7 @@ class Reader:
             )
             for name, member in kind.members
         )
-        return Object(members, (*kind.layers, layer), kind.names, kind.low, kind.high, kind.some, kind.pointer)
+        return Object(members, (*kind.layers, layer), kind.names, kind.low, kind.high, kind.never, kind.pointer)
 
     # What a schema says itself
 

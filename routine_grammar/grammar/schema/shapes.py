@@ -137,19 +137,11 @@ class Member(_Hashed):
 
 @_hashed_once
 @dataclass(frozen=True, slots=True)
-class Some(_Hashed):
-    """That some property has a name of `names` and a value of `shape`."""
-
-    names: String
-    shape: Shape
-
-
-@_hashed_once
-@dataclass(frozen=True, slots=True)
 class Object(_Hashed):
     """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
 
-    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `some`: properties that there are.
+    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `never`: what they are none of;
+    these have none themselves.
     """
 
     members: tuple[tuple[str, Member], ...] = ()
@@ -157,7 +149,7 @@ class Object(_Hashed):
     names: Shape = field(default_factory=_anything)
     low: int = 0
     high: int | None = None
-    some: tuple[Some, ...] = ()
+    never: tuple[Object, ...] = ()
     pointer: str = field(default="", compare=False)
 
     @property

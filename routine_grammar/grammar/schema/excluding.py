@@ -1,0 +1,235 @@
+"""Objects that are none of others: a rule for each place, and for which of the others the object may still be there.
+
+Properties come in order. Each leaves, of the others, those that allow it, and so tells by its value which ones these are. Where
+the object ends it may be none of those that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from routine_grammar.grammar.schema.algebra import Algebra
+from routine_grammar.grammar.schema.meeting import meet_strings
+from routine_grammar.grammar.schema.objects import Nodes
+from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
+from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Object, Shape, String
+from routine_grammar.grammar.tree import EMPTY, Literal, Node, Repeat, choice, sequence
+
+MAX_STATES = 2_000
+MAX_CLASSES = 64  # of the values of one property, by which of the others they leave
+_COMMA = Literal(", ")
+
+State = tuple[int, int]  # how many properties there are, as far as that matters, and which of the others may be there, as bits
+
+
+class ExcludingObject:
+    """An object of a kind that has others to be none of; all names of those are members of it.
+
+    `groups` are the properties that are not declared.
+    """
+
+    def __init__(self, kind: Object, groups: Sequence[tuple[String, Shape]], algebra: Algebra, nodes: Nodes) -> None:
+        self._kind = kind
+        self._groups = groups
+        self._algebra = algebra
+        self._nodes = nodes
+        self._bounds = [bound for each in (kind, *kind.never) for bound in _bounds_of(each)]
+        self._most = max(self._bounds, default=0) + 1
+        self._tails: dict[State, Node | None] = {}
+        self._members: dict[tuple[str, Shape], Node | None] = {}
+        self._same = list(self._interchangeable())
+        required = sum(member.required for _, member in kind.members)
+        if groups and any(least > required + 1 for least in (kind.low, *(each.high + 1 for each in kind.never if each.high))):
+            raise Undecided(
+                "as many properties as there have to be, of which some are not named, beside objects that are denied"
+            )
+
+    def node(self) -> Node:
+        """The texts of the objects. Raises `NothingAllowed`, `Undecided`."""
+        ways = self._reachable()
+        after: dict[State, Node | None] = {state: self._tail(state) for state in ways.pop()}
+        for (name, _), states in zip(reversed(self._kind.members), reversed(ways), strict=True):
+            before: dict[State, Node | None] = {}
+            for state, found in states.items():
+                nodes = [node for shape, to in found if (node := self._with(name, shape, state, after[to])) is not None]
+                before[state] = self._nodes.called("properties", choice(*nodes)) if nodes else None
+            after = before
+        first = after[self._first]
+        if first is None:
+            raise NothingAllowed("there is no object that is none of others", pointer=self._kind.pointer)
+        return sequence(Literal("{"), first, Literal("}"))
+
+    @property
+    def _first(self) -> State:
+        return 0, self._lowest(0, (1 << len(self._kind.never)) - 1)
+
+    def _with(self, name: str, shape: Shape | None, state: State, rest: Node | None) -> Node | None:
+        """A property of a shape, or none, before the rest; None where there is no such object."""
+        if shape is None or rest is None:
+            return rest
+        if (name, shape) not in self._members:
+            self._members[name, shape] = self._nodes.member(name, shape, self._kind.pointer)
+        member = self._members[name, shape]
+        return None if member is None else sequence(*([_COMMA] if state[0] else []), member, rest)
+
+    def _reachable(self) -> list[dict[State, list[tuple[Shape | None, State]]]]:
+        """The states before each member, and behind all, with the ways from each."""
+        found: list[dict[State, list[tuple[Shape | None, State]]]] = []
+        states, total = [self._first], 0
+        for place, (name, member) in enumerate(self._kind.members):
+            by_left = {left: self._ways_of_member(name, member.shape, left) for _, left in states}
+            ways: dict[State, list[tuple[Shape | None, State]]] = {}
+            for state in states:
+                ways[state] = [(shape, (self._one_more(state), left)) for left, shape in by_left[state[1]]]
+                if self._kind.high is not None and state[0] >= self._kind.high:
+                    ways[state] = []
+                if not member.required:
+                    ways[state].append((None, (state[0], self._without(name, state[1]))))
+                ways[state] = [(shape, (count, self._lowest(place + 1, left))) for shape, (count, left) in ways[state]]
+            found.append(ways)
+            states = list(dict.fromkeys(to for some in ways.values() for _, to in some))
+            total += len(states)
+            if total > MAX_STATES:
+                raise Undecided(f"objects that are none of others take more than {MAX_STATES} states")
+        return [*found, {state: [] for state in states}]
+
+    def _interchangeable(self) -> Iterator[dict[int, int]]:
+        """Before each member, and behind all: of the others that say the same from there on, the first, for each of them."""
+        keys: list[tuple[object, ...]] = [(each.layers, each.names, *_bounds_of(each)) for each in self._kind.never]
+        told = [dict(enumerate(keys))]
+        for name, _ in reversed(self._kind.members):
+            of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+            keys = [
+                (of[key], self._said(number, name), (member := other.declared.get(name)) is not None and member.required)
+                for number, (key, other) in enumerate(zip(keys, self._kind.never, strict=True))
+            ]
+            told.append(dict(enumerate(keys)))
+        for at in reversed(told):
+            first: dict[object, int] = {}
+            yield {number: first.setdefault(key, number) for number, key in at.items()}
+
+    def _lowest(self, place: int, left: int) -> int:
+        """Which of the others are left, one alone of those that say the same from a place on."""
+        return sum(1 << number for number in {self._same[place][number] for number in self._numbers(left)})
+
+    def _one_more(self, state: State) -> int:
+        return min(state[0] + 1, self._most)
+
+    def _without(self, name: str, left: int) -> int:
+        """Which of the others are left where a property is not there."""
+        for number in self._numbers(left):
+            declared = self._kind.never[number].declared.get(name)
+            if declared is not None and declared.required:
+                left &= ~(1 << number)
+        return left
+
+    def _ways_of_member(self, name: str, shape: Shape, left: int) -> list[tuple[int, Shape]]:
+        asked = {number: self._said(number, name) for number in self._numbers(left)}
+        return list(self._told(shape, asked, left)) if self._algebra.may_be(shape) else []
+
+    def _said(self, number: int, name: str) -> Shape:
+        """What one of the others says of a property."""
+        other = self._kind.never[number]
+        return self._algebra.of_name(other, name) if self._algebra.holds(other.names, name) else NOTHING
+
+    def _told(self, shape: Shape, asked: Mapping[int, Shape], left: int) -> Iterator[tuple[int, Shape]]:
+        """A property's values by which of the others they leave."""
+        meet, may_be = self._algebra.meet, self._algebra.may_be
+        by_shape: dict[Shape, int] = {}
+        for number, said in asked.items():
+            if not may_be(said):
+                left &= ~(1 << number)
+            elif not self._algebra.is_told_within(shape, said):
+                by_shape[said] = by_shape.get(said, 0) | 1 << number
+        classes = {left: shape}
+        for said, numbers in by_shape.items():
+            found: dict[int, tuple[Shape, ...]] = {}
+            for still, some in classes.items():
+                inside = meet(some, said)
+                parts = {still & ~numbers: some}
+                if may_be(inside):
+                    parts = {still: inside, still & ~numbers: meet(some, self._algebra.denied(said))}
+                for which, part in parts.items():
+                    if may_be(part):
+                        found[which] = (*found.get(which, ()), part)
+            if len(found) > MAX_CLASSES:
+                raise Undecided(f"a property whose values are of more than {MAX_CLASSES} classes")
+            classes = {which: _joined(parts) for which, parts in found.items()}
+        yield from classes.items()
+
+    # Properties that are not declared
+
+    def _tail(self, state: State) -> Node | None:
+        """Properties that are not declared, to the end of the object; None where it can't end."""
+        if state not in self._tails:
+            self._tails[state] = self._make_tail(state)
+        return self._tails[state]
+
+    def _make_tail(self, state: State) -> Node | None:
+        again: list[Node] = []
+        onward: list[Node] = [EMPTY] if self._may_end(state) else []
+        comma = [_COMMA] if state[0] else []
+        if self._kind.high is None or state[0] < self._kind.high:
+            for node, left in self._ways_of_others(state[1]):
+                to = self._one_more(state), left
+                if to == state:
+                    again.append(sequence(*comma, node))
+                elif (rest := self._tail(to)) is not None:
+                    onward.append(sequence(*comma, node, rest))
+        if not onward:
+            return None
+        more = [Repeat(choice(*again))] if again else []
+        return self._nodes.called("properties", sequence(*more, choice(*onward)))
+
+    def _may_end(self, state: State) -> bool:
+        """Whether the object may end: it has as many properties as it needs, and is none of the others."""
+        count, left = state
+        return _is_within(count, self._kind) and not any(
+            _is_within(count, self._kind.never[number]) for number in self._numbers(left)
+        )
+
+    def _ways_of_others(self, left: int) -> Iterator[tuple[Node, int]]:
+        """A property that is not declared, and which of the others it leaves."""
+        for names, shape in self._groups:
+            parts: list[tuple[String, dict[int, Shape]]] = [(names, {})]
+            for number in self._numbers(left):
+                if self._kind.never[number].layers or self._kind.never[number].names != ANYTHING:
+                    parts = [part for each in parts for part in self._parts(*each, number)]
+            for part, asked in parts:
+                for still, some in self._told(shape, asked, left):
+                    node = self._nodes.property(part, some, self._kind.pointer)
+                    if node is not None:
+                        yield node, still
+
+    def _parts(self, names: String, asked: dict[int, Shape], number: int) -> Iterator[tuple[String, dict[int, Shape]]]:
+        """Names by what one of the others says of their properties."""
+        other = self._kind.never[number]
+        theirs = Object(self._kind.members, other.layers, other.names)
+        for group, said in self._algebra.groups(theirs, with_nothing=True):
+            for kind in meet_strings(names, group).kinds:
+                if isinstance(kind, String):
+                    yield kind, {**asked, number: said}
+        if other.names != ANYTHING:
+            for kind in self._algebra.meet(Shape((names,)), self._algebra.denied(other.names)).kinds:
+                if isinstance(kind, String):
+                    yield kind, {**asked, number: NOTHING}
+
+    def _numbers(self, left: int) -> list[int]:
+        return [number for number in range(len(self._kind.never)) if left >> number & 1]
+
+
+def _bounds_of(kind: Object) -> list[int]:
+    """The numbers of properties that tell whether an object is of a kind, beside those that are required."""
+    low = [kind.low] if kind.low > sum(member.required for _, member in kind.members) else []
+    return low if kind.high is None else [*low, kind.high]
+
+
+def _is_within(count: int, kind: Object) -> bool:
+    """Whether so many properties are as many as a kind has, where it says more of that than which are required."""
+    bounds = _bounds_of(kind)
+    return not bounds or (kind.low <= count and (kind.high is None or count <= kind.high))
+
+
+def _joined(parts: Sequence[Shape]) -> Shape:
+    """The values of shapes that have none in common."""
+    return parts[0] if len(parts) == 1 else Shape(tuple(dict.fromkeys(kind for part in parts for kind in part.kinds)))
