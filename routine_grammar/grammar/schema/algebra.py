@@ -48,6 +48,7 @@ MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
 MAX_CONTAINED = 4  # shapes whose items are counted in one array
 MAX_WAITING = 40  # names in a row of which each has to be known before the one before it
+_ALL_OF_A_TYPE = (Number(), String(), Object())
 MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
 
 
@@ -208,14 +209,23 @@ class Algebra:
             keys = {kind.key for kind in other.kinds if isinstance(kind, Value)}
             return Shape(tuple(kind for kind in one.kinds if isinstance(kind, Value) and kind.key in keys))
         found: dict[Kind, None] = {}
+        types = [type_of(kind) for kind in other.kinds]  # empty where it may be any
         for mine in one.kinds:
-            for others in other.kinds:
+            of_mine = type_of(mine)
+            for of_others, others in zip(types, other.kinds, strict=True):
+                if of_mine and of_others and of_mine != of_others:
+                    continue
                 found |= dict.fromkeys(self._meet(mine, others).kinds)
                 if len(found) > MAX_KINDS and not any(listed):
                     raise Undecided(f"more than {MAX_KINDS} alternatives, the bound")
         return Shape(tuple(found))
 
     def _meet(self, one: Kind, other: Kind) -> Shape:
+        if type_of(one) == type_of(other):
+            if one == other or other in _ALL_OF_A_TYPE:
+                return Shape((one,))
+            if one in _ALL_OF_A_TYPE:
+                return Shape((other,))
         if isinstance(one, Array | Object) and type(one) is type(other):
             if (one, other) not in self._known:
                 self._known[one, other] = self._meet_anew(one, other)
