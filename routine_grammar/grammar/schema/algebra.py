@@ -360,9 +360,9 @@ class Algebra:
         if not kind.never:
             return Shape((kind,))
         plain = replace(kind, never=())
-        if any(self._is_within(plain, each) for each in kind.never):
+        if any(not each.never and self._is_within(plain, each) for each in kind.never):
             return NOTHING
-        met = tuple(each for each in kind.never if each != plain and self._meet(plain, each))
+        met = tuple(each for each in kind.never if self._meet(plain, replace(each, never=())))
         return Shape((replace(kind, never=met),))
 
     def _is_within(self, kind: Object, other: Object) -> bool:
@@ -383,12 +383,22 @@ class Algebra:
             return True
         return all(kind in other.kinds or (isinstance(kind, Value) and self.holds(other, kind.value)) for kind in one.kinds)
 
-    def spread(self, kind: Object) -> Iterator[Object]:
+    def spread(self, kind: Object) -> list[Object]:
         """An object as several, none of which has others to be none of. Raises `Undecided` where it can't be."""
         shape = Shape((replace(kind, never=()),))
         for each in kind.never:
             shape = self.meet(shape, Shape(tuple(outside(self, each))))
-        yield from (each for each in shape.kinds if isinstance(each, Object))
+        objects = [each for each in shape.kinds if isinstance(each, Object)]
+        return [plain for each in objects for plain in (self.spread(each) if each.never else [each])]
+
+    def flattened(self, kind: Object) -> list[Object]:
+        """An object as several, of which none has others to be none of that have some themselves."""
+        shape = Shape((replace(kind, never=()),))
+        for each in kind.never:
+            ways = [Object(never=(replace(each, never=()),)), *each.never]
+            shape = self.meet(shape, Shape(tuple(ways)))
+        objects = [each for each in shape.kinds if isinstance(each, Object)]
+        return [flat for each in objects for flat in (self.flattened(each) if _is_nested(each) else [each])]
 
     def has_additional(self, kind: Object) -> bool:
         """Whether an object may have a property that is not declared, as far as its layers tell."""
@@ -468,6 +478,10 @@ class Algebra:
             found = found if part is None else joined(found, Shape((Named(part),)))
             before |= {one}
         return found
+
+
+def _is_nested(kind: Object) -> bool:
+    return any(each.never for each in kind.never)
 
 
 def _are_values(shape: Shape) -> bool:

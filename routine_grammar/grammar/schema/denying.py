@@ -116,9 +116,9 @@ def _denied_array(algebra: Denying, kind: Array) -> Shape:
 
 
 def _denied_object(algebra: Denying, kind: Object) -> Shape:
-    whole = replace(kind, never=())
-    ways = outside(algebra, whole) if _is_of_one_name(whole) else [Object(never=(whole,))]
-    ways += [each for n in kind.never for each in algebra.meet(Shape((whole,)), Shape((n,))).kinds if isinstance(each, Object)]
+    if kind == Object(never=kind.never) and len(kind.never) == 1:
+        return Shape(kind.never)
+    ways = outside(algebra, kind) if _is_of_one_name(kind) else [Object(never=(kind,))]
     return Shape(tuple(each for way in ways for each in algebra.object(way).kinds))
 
 
@@ -126,11 +126,11 @@ def _is_of_one_name(kind: Object) -> bool:
     """Whether an object says something of one name alone: then one way leads out of it."""
     said = [member for _, member in kind.members if member.required or member.shape != ANYTHING]
     is_counted = kind.low > sum(member.required for member in said) or kind.high is not None
-    return len(said) == 1 and not is_counted and kind.names == ANYTHING and not kind.layers
+    return len(said) == 1 and not is_counted and kind.names == ANYTHING and not (kind.layers or kind.never)
 
 
 def outside(algebra: Denying, kind: Object) -> list[Object]:
-    """Ways out of an object that has no others to be none of: what lies on none of them is of it.
+    """Ways out of an object: what lies on none of them is of it.
 
     Raises `Undecided` where it says more than of its members and how many properties there are.
     """
@@ -144,4 +144,5 @@ def outside(algebra: Denying, kind: Object) -> list[Object]:
             ways.append(Object(members=((name, Member(algebra.denied(member.shape), declared=False)),)))
         elif member.shape != ANYTHING:
             ways.append(Object(members=((name, Member(algebra.denied(member.shape), True, declared=False)),)))
-    return ways
+    met = [algebra.meet(Shape((replace(kind, never=()),)), Shape((each,))) for each in kind.never]
+    return ways + [each for shape in met for each in shape.kinds if isinstance(each, Object)]

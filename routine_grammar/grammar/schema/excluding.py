@@ -7,6 +7,7 @@ the object ends it may be none of those that are left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings
@@ -15,11 +16,18 @@ from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Object, Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Repeat, choice, sequence
 
-MAX_STATES = 2_000
+MAX_STATES = 10_000
 MAX_CLASSES = 64  # of the values of one property, by which of the others they leave
 _COMMA = Literal(", ")
 
 State = tuple[int, int]  # how many properties there are, as far as that matters, and which of the others may be there, as bits
+
+
+class Other(NamedTuple):
+    """One of the others: a kind, and the numbers of those that what it says does not count for."""
+
+    kind: Object
+    never: tuple[int, ...]
 
 
 class ExcludingObject:
@@ -33,13 +41,16 @@ class ExcludingObject:
         self._groups = groups
         self._algebra = algebra
         self._nodes = nodes
-        self._bounds = [bound for each in (kind, *kind.never) for bound in _bounds_of(each)]
+        self._others: list[Other] = []
+        self._denied = self._numbered(kind.never)
+        self._bounds = [bound for each in (kind, *(other.kind for other in self._others)) for bound in _bounds_of(each)]
         self._most = max(self._bounds, default=0) + 1
         self._tails: dict[State, Node | None] = {}
         self._members: dict[tuple[str, Shape], Node | None] = {}
         self._same = list(self._interchangeable())
         required = sum(member.required for _, member in kind.members)
-        if groups and any(least > required + 1 for least in (kind.low, *(each.high + 1 for each in kind.never if each.high))):
+        highs = [other.kind.high + 1 for other in self._others if other.kind.high is not None]
+        if groups and any(least > required + 1 for least in (kind.low, *highs)):
             raise Undecided(
                 "as many properties as there have to be, of which some are not named, beside objects that are denied"
             )
@@ -61,7 +72,16 @@ class ExcludingObject:
 
     @property
     def _first(self) -> State:
-        return 0, self._lowest(0, (1 << len(self._kind.never)) - 1)
+        return 0, self._lowest(0, (1 << len(self._others)) - 1)
+
+    def _numbered(self, kinds: Sequence[Object]) -> tuple[int, ...]:
+        """Put kinds among the others, before each those that it is none of; returns their numbers."""
+        numbers = []
+        for kind in kinds:
+            never = self._numbered(kind.never)
+            numbers.append(len(self._others))
+            self._others.append(Other(kind, never))
+        return tuple(numbers)
 
     def _with(self, name: str, shape: Shape | None, state: State, rest: Node | None) -> Node | None:
         """A property of a shape, or none, before the rest; None where there is no such object."""
@@ -95,13 +115,17 @@ class ExcludingObject:
 
     def _interchangeable(self) -> Iterator[dict[int, int]]:
         """Before each member, and behind all: of the others that say the same from there on, the first, for each of them."""
-        keys: list[tuple[object, ...]] = [(each.layers, each.names, *_bounds_of(each)) for each in self._kind.never]
+        above = {inner: number for number, other in enumerate(self._others) for inner in other.never}
+        keys: list[tuple[object, ...]] = [
+            (number if never else above.get(number), kind.layers, kind.names, *_bounds_of(kind))
+            for number, (kind, never) in enumerate(self._others)
+        ]
         told = [dict(enumerate(keys))]
         for name, _ in reversed(self._kind.members):
             of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
             keys = [
-                (of[key], self._said(number, name), (member := other.declared.get(name)) is not None and member.required)
-                for number, (key, other) in enumerate(zip(keys, self._kind.never, strict=True))
+                (of[key], self._said(number, name), (member := other.kind.declared.get(name)) is not None and member.required)
+                for number, (key, other) in enumerate(zip(keys, self._others, strict=True))
             ]
             told.append(dict(enumerate(keys)))
         for at in reversed(told):
@@ -109,7 +133,11 @@ class ExcludingObject:
             yield {number: first.setdefault(key, number) for number, key in at.items()}
 
     def _lowest(self, place: int, left: int) -> int:
-        """Which of the others are left, one alone of those that say the same from a place on."""
+        """Which of the others are left, one alone of those that say the same from a place on; none that are in vain."""
+        for number in reversed(self._numbers((1 << len(self._others)) - 1)):
+            if not left >> number & 1:
+                for inner in self._others[number].never:
+                    left &= ~(1 << inner)
         return sum(1 << number for number in {self._same[place][number] for number in self._numbers(left)})
 
     def _one_more(self, state: State) -> int:
@@ -118,7 +146,7 @@ class ExcludingObject:
     def _without(self, name: str, left: int) -> int:
         """Which of the others are left where a property is not there."""
         for number in self._numbers(left):
-            declared = self._kind.never[number].declared.get(name)
+            declared = self._others[number].kind.declared.get(name)
             if declared is not None and declared.required:
                 left &= ~(1 << number)
         return left
@@ -129,7 +157,7 @@ class ExcludingObject:
 
     def _said(self, number: int, name: str) -> Shape:
         """What one of the others says of a property."""
-        other = self._kind.never[number]
+        other = self._others[number].kind
         return self._algebra.of_name(other, name) if self._algebra.holds(other.names, name) else NOTHING
 
     def _told(self, shape: Shape, asked: Mapping[int, Shape], left: int) -> Iterator[tuple[int, Shape]]:
@@ -184,16 +212,19 @@ class ExcludingObject:
     def _may_end(self, state: State) -> bool:
         """Whether the object may end: it has as many properties as it needs, and is none of the others."""
         count, left = state
-        return _is_within(count, self._kind) and not any(
-            _is_within(count, self._kind.never[number]) for number in self._numbers(left)
-        )
+        return _is_within(count, self._kind) and not any(self._is(number, count, left) for number in self._denied)
+
+    def _is(self, number: int, count: int, left: int) -> bool:
+        """Whether the object is of one of the others where it ends so."""
+        kind, never = self._others[number]
+        return bool(left >> number & 1) and _is_within(count, kind) and not any(self._is(each, count, left) for each in never)
 
     def _ways_of_others(self, left: int) -> Iterator[tuple[Node, int]]:
         """A property that is not declared, and which of the others it leaves."""
         for names, shape in self._groups:
             parts: list[tuple[String, dict[int, Shape]]] = [(names, {})]
             for number in self._numbers(left):
-                if self._kind.never[number].layers or self._kind.never[number].names != ANYTHING:
+                if self._others[number].kind.layers or self._others[number].kind.names != ANYTHING:
                     parts = [part for each in parts for part in self._parts(*each, number)]
             for part, asked in parts:
                 for still, some in self._told(shape, asked, left):
@@ -203,7 +234,7 @@ class ExcludingObject:
 
     def _parts(self, names: String, asked: dict[int, Shape], number: int) -> Iterator[tuple[String, dict[int, Shape]]]:
         """Names by what one of the others says of their properties."""
-        other = self._kind.never[number]
+        other = self._others[number].kind
         theirs = Object(self._kind.members, other.layers, other.names)
         for group, said in self._algebra.groups(theirs, with_nothing=True):
             for kind in meet_strings(names, group).kinds:
@@ -215,7 +246,14 @@ class ExcludingObject:
                     yield kind, {**asked, number: NOTHING}
 
     def _numbers(self, left: int) -> list[int]:
-        return [number for number in range(len(self._kind.never)) if left >> number & 1]
+        return [number for number in range(len(self._others)) if left >> number & 1]
+
+
+def names_of_others(kind: Object) -> Iterator[str]:
+    """All names that objects have of which one is none, some of them several times."""
+    for each in kind.never:
+        yield from (name for name, _ in each.members)
+        yield from names_of_others(each)
 
 
 def _bounds_of(kind: Object) -> list[int]:

@@ -12,7 +12,7 @@ from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
-from routine_grammar.grammar.schema.excluding import ExcludingObject
+from routine_grammar.grammar.schema.excluding import ExcludingObject, names_of_others
 from routine_grammar.grammar.schema.objects import counted_object, plain_object
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import (
@@ -378,6 +378,8 @@ class Layout:
             try:
                 return ExcludingObject(kind, groups, self._algebra, self).node()
             except Undecided as error:
+                if any(each.never for each in kind.never):
+                    return self.node(Shape(tuple(self._algebra.flattened(kind))))
                 raise _unsupported("not", str(error), kind.pointer) from error
         if _is_watched(kind) and groups:
             return self._object_of_distinct_names(kind, groups)
@@ -391,7 +393,7 @@ class Layout:
 
     def _with_names_of_others(self, kind: Object, *, closed: bool) -> Object:
         """An object with all names as its own that objects have which it is none of; where closed, those that it allows."""
-        names = dict.fromkeys(name for each in kind.never for name, _ in each.members if name not in kind.declared)
+        names = dict.fromkeys(name for name in names_of_others(kind) if name not in kind.declared)
         patterns = [pattern for layer in kind.layers for pattern, _ in layer.patterns]
         members = []
         for name in names:

@@ -248,8 +248,12 @@ class Reader:
         )
         if then == otherwise == ANYTHING and not self._counts_evaluated:
             return ANYTHING
-        meet = self.algebra.meet
-        return joined(meet(condition, then), meet(self.algebra.denied(condition), otherwise))
+        found = self._implied(condition, then)
+        return (
+            found
+            if otherwise == ANYTHING
+            else self.algebra.meet(found, self._implied(self.algebra.denied(condition), otherwise))
+        )
 
     def _dependent(self, place: Place, keyword: str, nesting: int) -> Shape:
         given = place.schema[keyword]
@@ -266,11 +270,15 @@ class Reader:
             if keyword == "dependentRequired":
                 raise malformed(place, keyword, "lists of names")
             shape = self.shape(place.at(keyword, name), nesting + 1)
-            absent = Object(members=((name, Member(NOTHING, declared=False)),))
-            with_it = self.algebra.meet(Shape((*_not_objects(), present)), shape)
-            without = Shape((*_not_objects(), absent))
-            found = self.algebra.meet(found, joined(with_it, without))
+            found = self.algebra.meet(found, self._implied(Shape((present,)), shape))
         return found
+
+    def _implied(self, condition: Shape, then: Shape) -> Shape:
+        """What is of a shape where it is of another."""
+        meet, denied = self.algebra.meet, self.algebra.denied
+        if self._counts_evaluated:  # what is looked at goes by which of the two it is
+            return joined(meet(condition, then), denied(condition))
+        return denied(meet(condition, denied(then)))
 
     def _dependencies(self, place: Place, nesting: int) -> Shape:
         return self._dependent(place, "dependencies", nesting)

@@ -140,8 +140,7 @@ class Member(_Hashed):
 class Object(_Hashed):
     """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
 
-    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `never`: what they are none of;
-    these have none themselves.
+    `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `never`: what they are none of.
     """
 
     members: tuple[tuple[str, Member], ...] = ()
