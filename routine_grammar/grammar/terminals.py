@@ -14,7 +14,7 @@ from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
 from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
 from routine_grammar.patterns.charset import CHARS, CharSet
-from routine_grammar.patterns.finite import others, texts_of
+from routine_grammar.patterns.finite import others, texts_found
 from routine_grammar.patterns.pattern import (
     Both,
     Boundary,
@@ -145,7 +145,7 @@ def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
 
 def _others_of(terminal: JsonString) -> UnitAutomaton | None:
     """What stands between the quotes where nothing is asked but that it is none of some texts; else None."""
-    texts = [texts_of(read_search(text)) for text in terminal.never]
+    texts = [texts_found(text) for text in terminal.never]
     known = [few for few in texts if few is not None]
     if terminal.found or terminal.markers or not texts or len(known) < len(texts):
         return None

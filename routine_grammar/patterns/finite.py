@@ -14,6 +14,7 @@ import numpy as np
 from routine_grammar.patterns.automaton import DEAD, UnitAutomaton, minimal
 from routine_grammar.patterns.charset import CharSet
 from routine_grammar.patterns.pattern import Chars, Concat, Either, Pattern, Times
+from routine_grammar.patterns.reader import read_search
 from routine_grammar.patterns.terms import Classes
 
 MAX_TEXTS = 10_000
@@ -21,6 +22,11 @@ _OTHER = 1  # the state of strings that begin as none of the texts
 
 
 @lru_cache(maxsize=1024)
+def texts_found(expression: str) -> frozenset[str] | None:
+    """The texts in which an expression of JSON Schema is found, where these are few; else None. Raises as `read_search`."""
+    return texts_of(read_search(expression))
+
+
 def texts_of(pattern: Pattern) -> frozenset[str] | None:
     """The texts that a pattern matches, where these are few and told without looking for them; else None."""
     match pattern:

@@ -13,6 +13,7 @@ from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
 from routine_grammar.grammar.schema.excluding import ExcludingObject, names_of_others
+from routine_grammar.grammar.schema.meeting import is_none
 from routine_grammar.grammar.schema.objects import counted_object, plain_object
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import (
@@ -45,6 +46,7 @@ from routine_grammar.grammar.tree import (
     sequence,
 )
 from routine_grammar.patterns.automaton import automaton_of
+from routine_grammar.patterns.finite import texts_found
 from routine_grammar.patterns.reader import found_in
 
 MAX_LEAST = 8  # distinct items that have to be there
@@ -252,6 +254,8 @@ class Layout:
 
     def _refuse_none(self, terminal: JsonString, pointer: str) -> None:
         """Raise where there is no such string, at once and not where it is decoded."""
+        if not terminal.found and terminal.high is None and all(texts_found(text) is not None for text in terminal.never):
+            return
         is_short = terminal.high is not None and terminal.high <= MAX_LENGTH_TOLD
         try:
             automaton = automaton_of(terminal.inner(with_length=is_short))
@@ -423,10 +427,10 @@ class Layout:
     def property(self, names: String, shape: Shape, pointer: str) -> Node | None:
         """A property of any of these names; None where there is none."""
         try:
-            is_none = automaton_of(self._string_terminal(names, "").inner(with_length=False)).is_empty
+            there_is_none = is_none(names)
         except GrammarError as error:
             raise _unsupported("patternProperties", str(error), pointer) from error
-        value = None if is_none else self.node_if_any(shape)
+        value = None if there_is_none else self.node_if_any(shape)
         return None if value is None else sequence(self._name(names), Literal(": "), value)
 
     def _name(self, names: String) -> Node:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
 from routine_grammar.patterns.automaton import automaton_of, is_empty
-from routine_grammar.patterns.finite import texts_of
+from routine_grammar.patterns.finite import texts_found
 from routine_grammar.patterns.pattern import Not, Pattern, both
 from routine_grammar.patterns.reader import found_in, read_search
 from routine_grammar.patterns.text import escape
@@ -57,16 +57,16 @@ def meet_strings(one: String, other: String) -> Shape:
     if high is not None and low > high:
         return NOTHING
     met = String(one.found | other.found, one.never | other.never, low, high, one.pointer)
-    return NOTHING if (met.found or met.never) and _is_empty(met) else Shape((met,))
+    return NOTHING if (met.found or met.never) and is_none(met) else Shape((met,))
 
 
-def _is_empty(kind: String) -> bool:
+def is_none(kind: String) -> bool:
     """Whether there are no strings of a kind, whatever its bounds on their length."""
-    endless = frozenset(text for text in kind.never if texts_of(read_search(text)) is None)
+    endless = frozenset(text for text in kind.never if texts_found(text) is None)
     if not kind.found and not endless:
         return False
     for text in kind.found:
-        if (few := texts_of(read_search(text))) is not None and len(few) <= MAX_TRIED:
+        if (few := texts_found(text)) is not None and len(few) <= MAX_TRIED:
             return not any(string_holds(kind, one) for one in few)
     return _is_finite(kind.found, endless) and is_empty(_search(kind.found, kind.never))
 
