@@ -88,6 +88,22 @@ def test_objects_are_accepted_as_jsonschema_does_in_some_order(schema: Any) -> N
     assert answers == {True, False} or "anyOf" in schema
 
 
+def test_conditions_over_one_property_are_told_apart() -> None:
+    def unless(value: str, *null: str) -> dict[str, Any]:
+        then = {"properties": {name: {"type": "null"} for name in null}}
+        return {"if": {"properties": {"b": {"not": {"const": value}}}}, "then": then}
+
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": ["array", "null"]}, "b": {"enum": ["x", "y", "z"]}},
+        "additionalProperties": False,
+        "allOf": [unless("x", "c"), unless("y", "aa"), unless("z", "d", "a")],
+    }
+    grammar, judge = compile_schema(schema), Draft202012Validator(schema)
+    for value in ({"a": a, "b": b} for a in ([], None) for b in "xyz"):
+        assert grammar.accepts(json.dumps(value)) is judge.is_valid(value), value
+
+
 @pytest.mark.parametrize(
     ("schema", "keyword"),
     [

@@ -117,7 +117,7 @@ class ExcludingObject:
         """Before each member, and behind all: of the others that say the same from there on, the first, for each of them."""
         above = {inner: number for number, other in enumerate(self._others) for inner in other.never}
         keys: list[tuple[object, ...]] = [
-            (number if never else above.get(number), kind.layers, kind.names, *_bounds_of(kind))
+            (number if never else -1, above.get(number), kind.layers, kind.names, *_bounds_of(kind))
             for number, (kind, never) in enumerate(self._others)
         ]
         told = [dict(enumerate(keys))]
