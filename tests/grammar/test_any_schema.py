@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch
@@ -186,6 +186,26 @@ def test_drafts_as_they_are_named_in_the_wild(name: str, is_tuple: bool) -> None
     automaton = Automaton(schema_to_grammar(schema))
     assert automaton.accepts(b"[null, 1]")
     assert not automaton.accepts(b"[1]")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer"},
+        {"type": "integer", "minimum": 2, "maximum": 30},
+        {"not": {"type": "integer"}},
+        {"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 3}]},
+        {"type": "number", "not": {"type": "integer"}},
+        {"type": "integer", "multipleOf": 3},
+        {"allOf": [{"type": "integer"}, {"enum": [1, 2.0, 3.5]}]},
+    ],
+    ids=json.dumps,
+)
+def test_integers_had_no_fraction_before_draft_6(schema: Any) -> None:
+    automaton = Automaton(schema_to_grammar({"$schema": "http://json-schema.org/draft-04/schema#", **schema}))
+    judge = Draft4Validator(schema)
+    for text in ("1", "2", "2.0", "3", "3.0", "30", "6", "2.5", "1e1", "1E0", "-5", "0", "100", "4.5", "2e0"):
+        assert automaton.accepts(text.encode()) is judge.is_valid(json.loads(text)), text
 
 
 def test_thousands_of_values_meet_other_keywords() -> None:

@@ -100,7 +100,7 @@ def test_conditions_over_one_property_are_told_apart() -> None:
         "allOf": [unless("x", "c"), unless("y", "aa"), unless("z", "d", "a")],
     }
     grammar, judge = compile_schema(schema), Draft202012Validator(schema)
-    for value in ({"a": a, "b": b} for a in ([], None) for b in "xyz"):
+    for value in ({"a": a, "b": b} for a in list[list[Any] | None](([], None)) for b in "xyz"):
         assert grammar.accepts(json.dumps(value)) is judge.is_valid(value), value
 
 

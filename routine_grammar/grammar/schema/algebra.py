@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.denying import denied_kind, outside
 from routine_grammar.grammar.schema.meeting import (
     least,
@@ -243,6 +244,11 @@ class Algebra:
                 return self._meeting(name, self._names.meeting_of(another))
             case (Named(name), kind) | (kind, Named(name)):
                 return self._meet_name(name, kind)
+            case (Value() as of_value, Number(plain=bool()) as kind) | (Number(plain=bool()) as kind, Value() as of_value) if (
+                type_of(of_value) == "number"
+            ):  # the value by its spelling
+                bound = Bound(decimal_of(of_value.value))
+                return meet_numbers(Number(bound, bound), kind)
             case (Value(_, value), kind) | (kind, Value(_, value)):
                 kept = one if isinstance(one, Value) else other
                 return Shape((kept,)) if self._kind_holds(kind, value) else NOTHING

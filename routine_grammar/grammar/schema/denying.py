@@ -54,11 +54,12 @@ def denied_kind(algebra: Denying, kind: Kind) -> Shape:
     match kind:
         case Value(_, value):
             return joined(others, _other_values(algebra, kind, value))
-        case Number(low, high, multiples, is_integer, never):
+        case Number(low, high, multiples, is_integer, never, plain):
             outside = [] if low is None else [Number(high=Bound(low.value, not low.is_open))]
             outside += [Number(low=Bound(high.value, not high.is_open))] if high is not None else []
             outside += [Number(never=frozenset((multiple,))) for multiple in sorted(multiples)]
-            outside += [Number(never=frozenset((Decimal(1),)))] if is_integer else []
+            outside += [Number(never=frozenset((Decimal(1),)))] if is_integer and not plain else []
+            outside += [Number(plain=not plain)] if plain is not None else []
             outside += [Number(multiples=frozenset((multiple,))) for multiple in sorted(never)]
             return joined(others, Shape(tuple(outside)))
         case String(found, never, low, high):

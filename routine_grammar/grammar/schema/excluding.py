@@ -7,14 +7,16 @@ the object ends it may be none of those that are left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings
 from routine_grammar.grammar.schema.objects import Nodes
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
-from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Object, Shape, String
+from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Member, Object, Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Repeat, choice, sequence
+from routine_grammar.patterns.reader import found_in
 
 MAX_STATES = 10_000
 MAX_CLASSES = 64  # of the values of one property, by which of the others they leave
@@ -249,11 +251,22 @@ class ExcludingObject:
         return [number for number in range(len(self._others)) if left >> number & 1]
 
 
-def names_of_others(kind: Object) -> Iterator[str]:
-    """All names that objects have of which one is none, some of them several times."""
+def with_names_of_others(kind: Object, algebra: Algebra, *, closed: bool) -> Object:
+    """An object with all names as its own that objects have which it is none of; where closed, those that it allows."""
+    names = dict.fromkeys(name for name in _names_of_others(kind) if name not in kind.declared)
+    patterns = [pattern for layer in kind.layers for pattern, _ in layer.patterns]
+    members = []
+    for name in names:
+        is_allowed = not closed or any(found_in(pattern, name) for pattern in patterns)
+        shape = algebra.of_name(kind, name) if is_allowed and algebra.holds(kind.names, name) else NOTHING
+        members.append((name, Member(shape, declared=False)))
+    return replace(kind, members=(*kind.members, *members))
+
+
+def _names_of_others(kind: Object) -> Iterator[str]:
     for each in kind.never:
         yield from (name for name, _ in each.members)
-        yield from names_of_others(each)
+        yield from _names_of_others(each)
 
 
 def _bounds_of(kind: Object) -> list[int]:

@@ -12,17 +12,15 @@ from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
-from routine_grammar.grammar.schema.excluding import ExcludingObject, names_of_others
+from routine_grammar.grammar.schema.excluding import ExcludingObject, with_names_of_others
 from routine_grammar.grammar.schema.meeting import is_none
 from routine_grammar.grammar.schema.objects import counted_object, plain_object
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import (
     ANYTHING,
-    NOTHING,
     Anything,
     Array,
     Kind,
-    Member,
     Named,
     Number,
     Object,
@@ -47,12 +45,13 @@ from routine_grammar.grammar.tree import (
 )
 from routine_grammar.patterns.automaton import automaton_of
 from routine_grammar.patterns.finite import texts_found
-from routine_grammar.patterns.reader import found_in
 
 MAX_LEAST = 8  # distinct items that have to be there
 MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its expressions, to tell whether there is one
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
+_PLAIN = Number(is_integer=True, plain=True)
+_SPELLED = {None: "", True: "-?[0-9]+", False: "[^.eE]*[.eE].*"}  # numbers by whether they have a fraction or an exponent
 
 Properties = Sequence[tuple[str, Node, bool]]  # name, value, whether it is required
 
@@ -266,10 +265,12 @@ class Layout:
 
     def _number(self, kind: Number) -> Node:
         usual = self._form.integer if kind.is_integer else self._form.number
-        if kind.low is None and kind.high is None and not kind.multiples and not kind.never:
+        if kind == Number(is_integer=kind.is_integer) or (kind == _PLAIN and self._form.closed):
             return usual
-        form = usual.pattern if self._form.closed else ""
+        form = usual.pattern if self._form.closed else _SPELLED[kind.plain]
         assert isinstance(form, str)
+        if self._form.closed and kind.plain is False:
+            raise _unsupported("type", "integers with a fraction, which are none in this draft", kind.pointer)
         low, high = kind.low, kind.high
         terminal = JsonNumber(
             low=str(low.value) if low is not None else "",
@@ -370,7 +371,7 @@ class Layout:
         # An object that declares nothing is free in every form: closed, it could only ever be `{}`.
         only_patterns = closed and any(member.declared for _, member in kind.members)
         if kind.never:
-            kind = self._with_names_of_others(kind, closed=only_patterns)
+            kind = with_names_of_others(kind, self._algebra, closed=only_patterns)
         try:
             groups = list(self._algebra.groups(kind))
         except Undecided as error:
@@ -394,17 +395,6 @@ class Layout:
             elif (node := self.node_if_any(member.shape)) is not None:
                 members.append((name, node, False))
         return self.object_of(members, self._others(kind, groups), kind.low, kind.high, kind.pointer)
-
-    def _with_names_of_others(self, kind: Object, *, closed: bool) -> Object:
-        """An object with all names as its own that objects have which it is none of; where closed, those that it allows."""
-        names = dict.fromkeys(name for name in names_of_others(kind) if name not in kind.declared)
-        patterns = [pattern for layer in kind.layers for pattern, _ in layer.patterns]
-        members = []
-        for name in names:
-            is_allowed = not closed or any(found_in(pattern, name) for pattern in patterns)
-            shape = self._algebra.of_name(kind, name) if is_allowed and self._algebra.holds(kind.names, name) else NOTHING
-            members.append((name, Member(shape, declared=False)))
-        return replace(kind, members=(*kind.members, *members))
 
     def others(self, kind: Object) -> Node | None:
         """A property of an object that is not declared; None where there is none."""

@@ -31,9 +31,10 @@ def meet_numbers(one: Number, other: Number) -> Shape:
         return NOTHING
     integer, never = one.is_integer or other.is_integer, one.never | other.never
     multiples = one.multiples | other.multiples
-    if multiples & never or (integer and 1 in never):
+    plain = other.plain if one.plain is None else one.plain
+    if multiples & never or (integer and 1 in never) or other.plain not in (None, plain):
         return NOTHING
-    return Shape((Number(low, high, multiples, integer, never, one.pointer),))
+    return Shape((Number(low, high, multiples, integer, never, plain, one.pointer),))
 
 
 def _is_crossed(low: Bound | None, high: Bound | None) -> bool:
@@ -93,6 +94,8 @@ def number_holds(kind: Number, value: float) -> bool:
     if kind.low is not None and not (number > kind.low.value or (number == kind.low.value and not kind.low.is_open)):
         return False
     if kind.high is not None and not (number < kind.high.value or (number == kind.high.value and not kind.high.is_open)):
+        return False
+    if kind.plain not in (None, isinstance(value, int)):
         return False
     if kind.is_integer and number.denominator != 1:
         return False

@@ -40,7 +40,8 @@ def number_of(place: Place, meet: Meet, *, is_integer: bool) -> list[Kind]:
         if multiple <= 0:
             raise malformed(place, "multipleOf", "a number above 0")
         multiples = frozenset((multiple,))
-    kind = Number(low, high, multiples, is_integer, pointer=place.pointer)
+    plain = True if is_integer and not place.is_from(6) else None
+    kind = Number(low, high, multiples, is_integer, plain=plain, pointer=place.pointer)
     name = format_name(place)
     if is_integer and name in INTEGERS:
         most = 2 ** INTEGERS[name]

@@ -58,13 +58,17 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Numbers within bounds, multiples of all of `multiples` and of none of `never`, perhaps integers alone."""
+    """Numbers within bounds, multiples of all of `multiples` and of none of `never`, perhaps integers alone.
+
+    `plain`: spelled with neither a fraction nor an exponent, as drafts before 6 mean integers; False: with one.
+    """
 
     low: Bound | None = None
     high: Bound | None = None
     multiples: frozenset[Decimal] = frozenset()
     is_integer: bool = False
     never: frozenset[Decimal] = frozenset()
+    plain: bool | None = None
     pointer: str = field(default="", compare=False)
 
 
