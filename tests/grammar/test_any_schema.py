@@ -208,6 +208,13 @@ def test_integers_had_no_fraction_before_draft_6(schema: Any) -> None:
         assert automaton.accepts(text.encode()) is judge.is_valid(json.loads(text)), text
 
 
+@pytest.mark.parametrize("pattern", [".*", "", "[a-z]*"])
+def test_patterns_that_every_name_has_leave_no_other(pattern: str) -> None:
+    automaton = Automaton(schema_to_grammar({"type": "object", "patternProperties": {pattern: {"type": "null"}}}))
+    assert automaton.accepts(b'{"a": null, "": null}')
+    assert not automaton.accepts(b'{"a": 1}')
+
+
 def test_thousands_of_values_meet_other_keywords() -> None:
     listed = [*(f"v{number}" for number in range(5_000)), *range(5_000)]
     schema = {"type": ["string", "integer"], "enum": listed, "allOf": [{"enum": listed[1_000:]}, {"not": {"const": "v1001"}}]}

@@ -11,7 +11,7 @@ from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.shapes import NOTHING, Number, Shape, String
 from routine_grammar.patterns.automaton import automaton_of, is_empty
 from routine_grammar.patterns.finite import texts_found
-from routine_grammar.patterns.pattern import Not, Pattern, both
+from routine_grammar.patterns.pattern import TEXT, Not, Pattern, both
 from routine_grammar.patterns.reader import found_in, read_search
 from routine_grammar.patterns.text import escape
 
@@ -80,7 +80,7 @@ def _is_finite(found: frozenset[str], never: frozenset[str]) -> bool:
 @lru_cache(maxsize=1024)
 def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
     parts = [read_search(pattern) for pattern in sorted(found)]
-    return both(*parts, *(Not(read_search(pattern)) for pattern in sorted(never)))
+    return both(TEXT, *parts, *(Not(read_search(pattern)) for pattern in sorted(never)))
 
 
 def one_of(names: list[str]) -> str:
