@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from routine_grammar.errors import SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.schema.compiler import SchemaCompiler
+from routine_grammar.grammar.schema.denying import spread
 from routine_grammar.grammar.schema.reading import ANNOTATIONS
 from routine_grammar.grammar.schema.refusals import Undecided
 from routine_grammar.grammar.schema.shapes import ANYTHING, Object
@@ -42,7 +43,7 @@ def presences(tool: Tool, compiler: SchemaCompiler) -> list[Presence]:
         return [Presence(required, frozenset(tool.parameters))]
     kinds = compiler.reader.algebra.opened(compiler.shape(compiler.root)).kinds
     try:
-        objects = [each for kind in kinds if isinstance(kind, Object) for each in compiler.reader.algebra.spread(kind)]
+        objects = [each for kind in kinds if isinstance(kind, Object) for each in spread(compiler.reader.algebra, kind)]
     except Undecided as error:
         raise _says_more(tool, further[0]) from error
     found = [_presence(kind, tool, compiler, further[0]) for kind in objects]

@@ -40,6 +40,7 @@ OTHERS = [
     {"if": TEXTS, "then": {"maxProperties": 1}, "else": {"required": ["a"]}},
     {"anyOf": [{"type": "object"}, {"type": "object", **TEXTS}, {"properties": {"a": {"type": "null"}}}]},
     {"not": TEXTS, "maxProperties": 2},
+    {"patternProperties": {f"^{name}$": {"type": kind} for name, kind in zip("abcdefghij", KINDS * 3, strict=False)}},
     {"allOf": [{"not": {"additionalProperties": {"type": name}}} for name in KINDS]},
     {"oneOf": [{"properties": {"a": {"type": one}, "b": {"type": two}}} for one, two in pairwise(KINDS)]},
     {

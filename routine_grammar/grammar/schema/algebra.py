@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.schema.denying import denied_kind, outside
+from routine_grammar.grammar.schema.denying import denied_kind
 from routine_grammar.grammar.schema.meeting import (
     least,
     meet_numbers,
@@ -47,6 +47,7 @@ from routine_grammar.patterns.text import escape
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
+MAX_GROUPS = 100
 MAX_CONTAINED = 4  # shapes whose items are counted in one array
 MAX_WAITING = 40  # names in a row of which each has to be known before the one before it
 _ALL_OF_A_TYPE = (Number(), String(), Object())
@@ -389,23 +390,6 @@ class Algebra:
             return True
         return all(kind in other.kinds or (isinstance(kind, Value) and self.holds(other, kind.value)) for kind in one.kinds)
 
-    def spread(self, kind: Object) -> list[Object]:
-        """An object as several, none of which has others to be none of. Raises `Undecided` where it can't be."""
-        shape = Shape((replace(kind, never=()),))
-        for each in kind.never:
-            shape = self.meet(shape, Shape(tuple(outside(self, each))))
-        objects = [each for each in shape.kinds if isinstance(each, Object)]
-        return [plain for each in objects for plain in (self.spread(each) if each.never else [each])]
-
-    def flattened(self, kind: Object) -> list[Object]:
-        """An object as several, of which none has others to be none of that have some themselves."""
-        shape = Shape((replace(kind, never=()),))
-        for each in kind.never:
-            ways = [Object(never=(replace(each, never=()),)), *each.never]
-            shape = self.meet(shape, Shape(tuple(ways)))
-        objects = [each for each in shape.kinds if isinstance(each, Object)]
-        return [flat for each in objects for flat in (self.flattened(each) if _is_nested(each) else [each])]
-
     def has_additional(self, kind: Object) -> bool:
         """Whether an object may have a property that is not declared, as far as its layers tell."""
         return any(True for _ in self.groups(kind))
@@ -415,24 +399,29 @@ class Algebra:
 
         `with_nothing`: those too that there can't be.
         """
-        patterns = list(dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns))
-        if len(patterns) > 8:
-            raise Undecided(f"{len(patterns)} patterns of names in one object; the bound is 8")
+        patterns = dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns)
         declared = frozenset((one_of([name for name, _ in kind.members]),)) if kind.members else frozenset()
         names = self.opened(kind.names) if kind.names != ANYTHING else Shape((String(),))
-        for chosen in range(1 << len(patterns)):
-            matched = {pattern for place, pattern in enumerate(patterns) if chosen >> place & 1}
-            shape = self.additional(kind, lambda pattern, matched=matched: pattern in matched)  # type: ignore[misc]
-            if not (with_nothing or self.may_be(shape)):
-                continue
-            others = frozenset(patterns) - matched
-            for name in names.kinds:
-                met = self._meet(name, String(found=frozenset(matched), never=declared | others))
-                for each in met.kinds:
-                    if isinstance(each, Value):
-                        each = String(found=frozenset((f"^{escape(each.value)}$",)))
-                    if isinstance(each, String):
-                        yield each, shape
+        found: list[tuple[frozenset[str], String]] = []
+        for name in names.kinds:
+            if isinstance(name, Value) and isinstance(name.value, str):
+                name = String(found=frozenset((f"^{escape(name.value)}$",)))
+            if isinstance(name, String):
+                found += [(frozenset(), each) for each in _strings(self._meet(name, String(never=declared)))]
+        for pattern in patterns:
+            one = frozenset((pattern,))
+            split = [
+                [(matched, each) for each in _strings(meet_strings(part, String(never=one)))]
+                + [(matched | one, each) for each in _strings(meet_strings(part, String(found=one)))]
+                for matched, part in found
+            ]
+            found = [each for parts in split for each in parts]
+            if len(found) > MAX_GROUPS:
+                raise Undecided(f"names of properties by patterns, of more than {MAX_GROUPS} kinds")
+        for matched, part in found:
+            shape = self.additional(kind, matched.__contains__)
+            if with_nothing or self.may_be(shape):
+                yield part, shape
 
     def may_be(self, shape: Shape) -> bool:
         """Whether there may be a value of a shape; False only where there is none."""
@@ -486,8 +475,8 @@ class Algebra:
         return found
 
 
-def _is_nested(kind: Object) -> bool:
-    return any(each.never for each in kind.never)
+def _strings(shape: Shape) -> list[String]:
+    return [kind for kind in shape.kinds if isinstance(kind, String)]
 
 
 def _are_values(shape: Shape) -> bool:

@@ -147,3 +147,26 @@ def outside(algebra: Denying, kind: Object) -> list[Object]:
             ways.append(Object(members=((name, Member(algebra.denied(member.shape), True, declared=False)),)))
     met = [algebra.meet(Shape((replace(kind, never=()),)), Shape((each,))) for each in kind.never]
     return ways + [each for shape in met for each in shape.kinds if isinstance(each, Object)]
+
+
+def spread(algebra: Denying, kind: Object) -> list[Object]:
+    """An object as several, none of which has others to be none of. Raises `Undecided` where it can't be."""
+    shape = Shape((replace(kind, never=()),))
+    for each in kind.never:
+        shape = algebra.meet(shape, Shape(tuple(outside(algebra, each))))
+    objects = [each for each in shape.kinds if isinstance(each, Object)]
+    return [plain for each in objects for plain in (spread(algebra, each) if each.never else [each])]
+
+
+def flattened(algebra: Denying, kind: Object) -> list[Object]:
+    """An object as several, of which none has others to be none of that have some themselves."""
+    shape = Shape((replace(kind, never=()),))
+    for each in kind.never:
+        shape = algebra.meet(shape, Shape((Object(never=(replace(each, never=()),)), *each.never)))
+    objects = [each for each in shape.kinds if isinstance(each, Object)]
+    return [flat for each in objects for flat in (flattened(algebra, each) if is_nested(each) else [each])]
+
+
+def is_nested(kind: Object) -> bool:
+    """Whether an object has others to be none of that have some themselves."""
+    return any(each.never for each in kind.never)

@@ -12,6 +12,7 @@ from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.containing import array_of
+from routine_grammar.grammar.schema.denying import flattened, is_nested
 from routine_grammar.grammar.schema.excluding import ExcludingObject, with_names_of_others
 from routine_grammar.grammar.schema.meeting import is_none
 from routine_grammar.grammar.schema.objects import counted_object, plain_object
@@ -383,8 +384,8 @@ class Layout:
             try:
                 return ExcludingObject(kind, groups, self._algebra, self).node()
             except Undecided as error:
-                if any(each.never for each in kind.never):
-                    return self.node(Shape(tuple(self._algebra.flattened(kind))))
+                if is_nested(kind):
+                    return self.node(Shape(tuple(flattened(self._algebra, kind))))
                 raise _unsupported("not", str(error), kind.pointer) from error
         if _is_watched(kind) and groups:
             return self._object_of_distinct_names(kind, groups)
