@@ -132,6 +132,29 @@ class Schemas:
             schema["if"] = self.schema(depth + 2, referred)
             self._set(schema, "then", 0.8, lambda: self.schema(depth + 2, referred))
             self._set(schema, "else", 0.6, lambda: self.schema(depth + 2, referred))
+        if rng.random() < 0.08:
+            self._tell_objects_apart(schema)
+
+    def _tell_objects_apart(self, schema: dict[str, Any]) -> None:
+        """Several conditions, or alternatives, over few properties: what holds for one of them goes by the others."""
+        rng = self._rng
+
+        def scalar() -> Any:
+            return rng.choice(
+                ({"const": rng.choice(("a", 1))}, {"enum": ["a", "b", 1]}, {"type": "string"}, {"type": "integer"})
+            )
+
+        def said() -> dict[str, Any]:
+            own: dict[str, Any] = {"properties": {name: scalar() for name in rng.sample(NAMES[:3], rng.randrange(1, 3))}}
+            self._set(own, "required", 0.5, lambda: rng.sample(NAMES[:3], 1))
+            self._set(own, "not", 0.15, lambda: {"required": rng.sample(NAMES[:3], 2)})
+            self._set(own, "additionalProperties", 0.1, lambda: rng.choice((False, scalar())))
+            return own
+
+        if rng.random() < 0.5:
+            schema["allOf"] = [{"if": said(), "then": said()} for _ in range(rng.randrange(2, 5))]
+        else:
+            schema["oneOf"] = [said() for _ in range(rng.randrange(2, 5))]
 
 
 class Values:

@@ -35,6 +35,14 @@ def doubling(levels: int) -> Any:
     return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {"type": "null"}}}
 
 
+def conditions(count: int) -> Any:
+    values = [f"k{n}" for n in range(count)]
+    ifs = [{"properties": {"kind": {"const": value}}, "required": ["kind"]} for value in values]
+    thens = [{"required": [f"p{n}"]} for n in range(count)]
+    told = [{"if": one, "then": then} for one, then in zip(ifs, thens, strict=True)]
+    return {"properties": {"kind": {"enum": values}}, "allOf": told}
+
+
 HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
     ("10,000 levels", nested(10_000), SchemaError, ""),
     ("300 levels", nested(300), SchemaError, ""),
@@ -102,6 +110,31 @@ HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
         {"type": "string", "pattern": r"[-a-zA-Z0-9@:%._+~#=]{1,256}\.[a-zA-Z0-9()]{1,6}\b([-a-zA-Z0-9()@:%_+.~#?&//=]*)"},
         SchemaError,
         "",
+    ),
+    (
+        "60 conditions over one property",
+        conditions(60),
+        None,
+        '{"kind": "k7", "p7": 0}',
+    ),
+    ("200 conditions over one property", conditions(200), SchemaError, ""),
+    (
+        "100 open alternatives",
+        {"oneOf": [{"properties": {f"p{n}": {"type": "integer"}}, "required": [f"p{n}"]} for n in range(100)]},
+        None,
+        '{"p7": 0}',
+    ),
+    (
+        "100 alternatives that say nothing of each other",
+        {"type": "object", "oneOf": [{"properties": {f"p{n}": {"type": "integer"}}} for n in range(100)]},
+        None,
+        json.dumps({f"p{n}": "" if n else 1 for n in range(100)}),
+    ),
+    (
+        "300 properties that each want the next",
+        {"type": "object", "dependentRequired": {f"p{n}": [f"p{n + 1}"] for n in range(300)}},
+        None,
+        '{"p299": 1, "p300": 1}',
     ),
     ("a deep value", {"const": json.loads("[" * 300 + "]" * 300)}, None, "[" * 300 + "]" * 300),
     ("a long name", {**OBJECT, "properties": {"x" * 100_000: {}}}, None, "{}"),

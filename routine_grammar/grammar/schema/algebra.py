@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from routine_grammar.grammar.json_number import Bound, decimal_of
-from routine_grammar.grammar.schema.denying import denied_kind
+from routine_grammar.grammar.schema.denying import denied_kind, denied_objects
 from routine_grammar.grammar.schema.meeting import (
     least,
     meet_numbers,
@@ -36,6 +36,7 @@ from routine_grammar.grammar.schema.shapes import (
     Shape,
     String,
     Value,
+    are_values,
     everything,
     joined,
     key_of,
@@ -206,7 +207,7 @@ class Algebra:
             return other
         if other == ANYTHING:
             return one
-        listed = _are_values(one), _are_values(other)
+        listed = are_values(one), are_values(other)
         if all(listed):
             keys = {kind.key for kind in other.kinds if isinstance(kind, Value)}
             return Shape(tuple(kind for kind in one.kinds if isinstance(kind, Value) and kind.key in keys))
@@ -235,6 +236,8 @@ class Algebra:
         return self._meet_anew(one, other)
 
     def _meet_anew(self, one: Kind, other: Kind) -> Shape:
+        if isinstance(one, Object) and isinstance(other, Object):
+            self._met += (len(one.members) + len(other.members)) // 16
         self._met += not (isinstance(one, Value) or isinstance(other, Value))
         if self._met > MAX_MEETINGS:
             raise Undecided(f"more than {MAX_MEETINGS} pairs of alternatives, the bound")
@@ -316,7 +319,7 @@ class Algebra:
 
     def _has_fewer(self, shape: Shape, count: int) -> bool:
         """Whether a shape is of fewer values than that, as far as it lists them."""
-        return _are_values(shape) and len({kind.key for kind in shape.kinds if isinstance(kind, Value)}) < count
+        return are_values(shape) and len({kind.key for kind in shape.kinds if isinstance(kind, Value)}) < count
 
     def classes(self, shape: Shape, contained: list[Contained]) -> list[tuple[tuple[bool, ...], Shape]]:
         """A shape's values by which of some other shapes they are of, too, each value in one class."""
@@ -449,15 +452,16 @@ class Algebra:
         """
         kinds = shape.kinds
         texts = [kind.value for kind in kinds if isinstance(kind, Value) and isinstance(kind.value, str)]
-        found = ANYTHING
-        if texts:  # at once: there may be hundreds
+        objects = tuple(kind for kind in kinds if isinstance(kind, Object))
+        found = denied_objects(self, objects) if objects else ANYTHING  # at once: there may be hundreds
+        if texts:
             others = tuple(each for each in everything() if not isinstance(each, String))
-            found = Shape((*others, String(never=frozenset((one_of(texts),)))))
+            found = self.meet(found, Shape((*others, String(never=frozenset((one_of(texts),))))))
         for kind in kinds:
             match kind:
                 case Named(name):
                     found = self.meet(found, self._denied_name(name))
-                case Value(_, str()):
+                case Value(_, str()) | Object():
                     pass
                 case _:
                     found = self.meet(found, denied_kind(self, kind))
@@ -477,7 +481,3 @@ class Algebra:
 
 def _strings(shape: Shape) -> list[String]:
     return [kind for kind in shape.kinds if isinstance(kind, String)]
-
-
-def _are_values(shape: Shape) -> bool:
-    return all(isinstance(kind, Value) for kind in shape.kinds)

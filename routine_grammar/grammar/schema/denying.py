@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ def denied_kind(algebra: Denying, kind: Kind) -> Shape:
         case Array():
             return joined(others, _denied_array(algebra, kind))
         case Object():
-            return joined(others, _denied_object(algebra, kind))
+            return denied_objects(algebra, (kind,))
     raise AssertionError(kind)
 
 
@@ -91,7 +92,7 @@ def _other_values(algebra: Denying, kind: Value, value: Any) -> Shape:
             return _denied_array(algebra, Array(tuple(map(values_of, value)), NOTHING, len(value), len(value)))
         case dict():
             members = tuple((name, Member(values_of(item), True, declared=False)) for name, item in value.items())
-            return _denied_object(algebra, Object(members, (Layer(rest=NOTHING),)))
+            return denied_objects(algebra, (Object(members, (Layer(rest=NOTHING),)),))
     raise AssertionError(kind)
 
 
@@ -116,11 +117,24 @@ def _denied_array(algebra: Denying, kind: Array) -> Shape:
     return Shape(tuple(kind for way in ways for kind in algebra.array(way).kinds))
 
 
-def _denied_object(algebra: Denying, kind: Object) -> Shape:
-    if kind == Object(never=kind.never) and len(kind.never) == 1:
-        return Shape(kind.never)
-    ways = outside(algebra, kind) if _is_of_one_name(kind) else [Object(never=(kind,))]
-    return Shape(tuple(each for way in ways for each in algebra.object(way).kinds))
+def denied_objects(algebra: Denying, kinds: Sequence[Object]) -> Shape:
+    """The values that are of none of some kinds of objects."""
+    never = tuple(kind for kind in kinds if not (_is_of_one_name(kind) or _is_denial(kind)))
+    members: dict[str, Member] = {}
+    for kind in filter(_is_of_one_name, kinds):
+        for name, member in (each for way in outside(algebra, kind) for each in way.members):
+            before = members.get(name, Member(ANYTHING, declared=False))
+            shape = algebra.meet(before.shape, member.shape)
+            members[name] = Member(shape, before.required or member.required, declared=False)
+    found = algebra.object(Object(tuple(members.items()), never=never))
+    for kind in filter(_is_denial, kinds):
+        found = algebra.meet(found, Shape(kind.never))
+    return joined(Shape(tuple(each for each in everything() if not isinstance(each, Object))), found)
+
+
+def _is_denial(kind: Object) -> bool:
+    """Whether an object is any that another is not."""
+    return len(kind.never) == 1 and kind == Object(never=kind.never)
 
 
 def _is_of_one_name(kind: Object) -> bool:

@@ -14,7 +14,7 @@ from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings
 from routine_grammar.grammar.schema.objects import Nodes
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
-from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Member, Object, Shape, String
+from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Kind, Member, Object, Shape, String, Value, are_values
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Repeat, choice, sequence
 from routine_grammar.patterns.reader import found_in
 
@@ -171,6 +171,9 @@ class ExcludingObject:
                 left &= ~(1 << number)
             elif not self._algebra.is_told_within(shape, said):
                 by_shape[said] = by_shape.get(said, 0) | 1 << number
+        if are_values(shape):
+            yield from self._told_of_values(shape, by_shape, left)
+            return
         classes = {left: shape}
         for said, numbers in by_shape.items():
             found: dict[int, tuple[Shape, ...]] = {}
@@ -186,6 +189,16 @@ class ExcludingObject:
                 raise Undecided(f"a property whose values are of more than {MAX_CLASSES} classes")
             classes = {which: _joined(parts) for which, parts in found.items()}
         yield from classes.items()
+
+    def _told_of_values(self, shape: Shape, by_shape: Mapping[Shape, int], left: int) -> Iterator[tuple[int, Shape]]:
+        """Listed values by which of the others they leave."""
+        found: dict[int, list[Kind]] = {}
+        for kind in shape.kinds:
+            assert isinstance(kind, Value)
+            gone = sum(numbers for said, numbers in by_shape.items() if not self._algebra.holds(said, kind.value))
+            found.setdefault(left & ~gone, []).append(kind)
+        for still, kinds in found.items():
+            yield still, Shape(tuple(kinds))
 
     # Properties that are not declared
 

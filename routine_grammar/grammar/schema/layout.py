@@ -88,6 +88,7 @@ class Layout:
         self._under_way: set[Array | Object] = set()
         self._any: dict[str, str] = {}
         self._last_number: dict[str, int] = {}
+        self._scalars: dict[Kind, Node] = {}
         self._shared: dict[tuple[str, Node], Call] = {}
 
     def finish(self, node: Node) -> tuple[Node, list[str]]:
@@ -159,10 +160,10 @@ class Layout:
                 return self._named(name)
             case Value():
                 return self.value(kind)
-            case Number():
-                return self._number(kind)
-            case String():
-                return self.string(kind)
+            case Number() | String():
+                if kind not in self._scalars:
+                    self._scalars[kind] = self._number(kind) if isinstance(kind, Number) else self.string(kind)
+                return self._scalars[kind]
             case Array() | Object():
                 return self._compound(kind)
 

@@ -233,10 +233,12 @@ class Reader:
         schemas = self._ways(place, "oneOf", nesting)
         ways = [meet(within, way) for way in schemas]
         pairs = [(one, other) for one in range(len(ways)) for other in range(one)]
+        overlapping: dict[int, list[Shape]] = {}
         for one, other in [(one, other) for one, other in pairs if may_be(meet(ways[one], ways[other]))]:
-            ways[one] = meet(ways[one], self.algebra.denied(schemas[other]))
-            ways[other] = meet(ways[other], self.algebra.denied(schemas[one]))
-        return joined(*ways)
+            overlapping.setdefault(one, []).append(schemas[other])
+            overlapping.setdefault(other, []).append(schemas[one])
+        denied = {number: self.algebra.denied(joined(*others)) for number, others in overlapping.items()}
+        return joined(*(meet(way, denied.get(number, ANYTHING)) for number, way in enumerate(ways)))
 
     def _not(self, place: Place, nesting: int) -> Shape:
         return self.algebra.denied(self.shape(place.at("not"), nesting + 1))

@@ -298,3 +298,8 @@ def joined(*shapes: Shape) -> Shape:
         return ANYTHING
     free = {_FREE[kind] for kind in kinds if kind in _FREE}
     return Shape(tuple(kind for kind in kinds if kind in _FREE or not free or type_of(kind) not in free))
+
+
+def are_values(shape: Shape) -> bool:
+    """Whether a shape lists its values."""
+    return all(isinstance(kind, Value) for kind in shape.kinds)
