@@ -5,7 +5,7 @@ Everything is exact; what would not be is declined by `Undecided`, which the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -27,7 +27,6 @@ from routine_grammar.grammar.schema.shapes import (
     NOTHING,
     Anything,
     Array,
-    Contained,
     Kind,
     Member,
     Named,
@@ -49,7 +48,7 @@ from routine_grammar.patterns.text import escape
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
 MAX_GROUPS = 100
-MAX_CONTAINED = 4  # shapes whose items are counted in one array
+MAX_CLASSES = 64  # of the values of one shape by others
 MAX_WAITING = 40  # names in a row of which each has to be known before the one before it
 _ALL_OF_A_TYPE = (Number(), String(), Object())
 MAX_ASKED = 20  # names in a row of which one is nothing: there may be thousands
@@ -321,22 +320,23 @@ class Algebra:
         """Whether a shape is of fewer values than that, as far as it lists them."""
         return are_values(shape) and len({kind.key for kind in shape.kinds if isinstance(kind, Value)}) < count
 
-    def classes(self, shape: Shape, contained: list[Contained]) -> list[tuple[tuple[bool, ...], Shape]]:
+    def classes(self, shape: Shape, others: Sequence[Shape]) -> list[tuple[tuple[bool, ...], Shape]]:
         """A shape's values by which of some other shapes they are of, too, each value in one class."""
         kinds = self.opened(shape).kinds if shape != ANYTHING else shape.kinds
         if all(isinstance(kind, Value) for kind in kinds):
             found: dict[tuple[bool, ...], list[Kind]] = {}
             for kind in kinds:
-                held = tuple(self.holds(each.shape, kind.value) for each in contained if isinstance(kind, Value))
+                held = tuple(self.holds(other, kind.value) for other in others if isinstance(kind, Value))
                 found.setdefault(held, []).append(kind)
             return [(held, Shape(tuple(some))) for held, some in found.items()]
-        if len(contained) > MAX_CONTAINED:
-            raise Undecided(f"items by more than {MAX_CONTAINED} shapes")
         classes: list[tuple[tuple[bool, ...], Shape]] = [((), shape)]
-        for each in contained:
-            sides = ((True, each.shape), (False, self.denied(each.shape)))
-            classes = [((*held, side), self.meet(some, what)) for held, some in classes for side, what in sides]
-        return [(held, some) for held, some in classes if self.may_be(some)]
+        for other in others:
+            sides = ((True, other), (False, self.denied(other)))
+            parts = [((*held, side), self.meet(some, what)) for held, some in classes for side, what in sides]
+            classes = [(held, some) for held, some in parts if self.may_be(some)]
+            if len(classes) > MAX_CLASSES:
+                raise Undecided(f"values of more than {MAX_CLASSES} classes")
+        return classes
 
     def _meet_objects(self, one: Object, other: Object) -> Shape:
         mine, others = one.declared, other.declared

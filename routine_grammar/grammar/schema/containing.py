@@ -95,8 +95,8 @@ class _States:
         shape = kind.prefix[place] if place < len(kind.prefix) else kind.rest
         counting = tuple(number for number, each in enumerate(kind.contained) if each.start <= place)
         if (shape, counting) not in self._classes:
-            contained = [kind.contained[number] for number in counting]
-            self._classes[shape, counting] = self._algebra.classes(shape, contained)
+            others = [kind.contained[number].shape for number in counting]
+            self._classes[shape, counting] = self._algebra.classes(shape, others)
         ways: Ways = []
         for held, some in self._classes[shape, counting]:
             after = list(counts)

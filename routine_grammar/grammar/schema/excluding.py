@@ -14,12 +14,11 @@ from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings
 from routine_grammar.grammar.schema.objects import Nodes
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
-from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Kind, Member, Object, Shape, String, Value, are_values
+from routine_grammar.grammar.schema.shapes import ANYTHING, NOTHING, Member, Object, Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Repeat, choice, sequence
 from routine_grammar.patterns.reader import found_in
 
 MAX_STATES = 10_000
-MAX_CLASSES = 64  # of the values of one property, by which of the others they leave
 _COMMA = Literal(", ")
 
 State = tuple[int, int]  # how many properties there are, as far as that matters, and which of the others may be there, as bits
@@ -164,41 +163,15 @@ class ExcludingObject:
 
     def _told(self, shape: Shape, asked: Mapping[int, Shape], left: int) -> Iterator[tuple[int, Shape]]:
         """A property's values by which of the others they leave."""
-        meet, may_be = self._algebra.meet, self._algebra.may_be
         by_shape: dict[Shape, int] = {}
         for number, said in asked.items():
-            if not may_be(said):
+            if not self._algebra.may_be(said):
                 left &= ~(1 << number)
             elif not self._algebra.is_told_within(shape, said):
                 by_shape[said] = by_shape.get(said, 0) | 1 << number
-        if are_values(shape):
-            yield from self._told_of_values(shape, by_shape, left)
-            return
-        classes = {left: shape}
-        for said, numbers in by_shape.items():
-            found: dict[int, tuple[Shape, ...]] = {}
-            for still, some in classes.items():
-                inside = meet(some, said)
-                parts = {still & ~numbers: some}
-                if may_be(inside):
-                    parts = {still: inside, still & ~numbers: meet(some, self._algebra.denied(said))}
-                for which, part in parts.items():
-                    if may_be(part):
-                        found[which] = (*found.get(which, ()), part)
-            if len(found) > MAX_CLASSES:
-                raise Undecided(f"a property whose values are of more than {MAX_CLASSES} classes")
-            classes = {which: _joined(parts) for which, parts in found.items()}
-        yield from classes.items()
-
-    def _told_of_values(self, shape: Shape, by_shape: Mapping[Shape, int], left: int) -> Iterator[tuple[int, Shape]]:
-        """Listed values by which of the others they leave."""
-        found: dict[int, list[Kind]] = {}
-        for kind in shape.kinds:
-            assert isinstance(kind, Value)
-            gone = sum(numbers for said, numbers in by_shape.items() if not self._algebra.holds(said, kind.value))
-            found.setdefault(left & ~gone, []).append(kind)
-        for still, kinds in found.items():
-            yield still, Shape(tuple(kinds))
+        for held, some in self._algebra.classes(shape, list(by_shape)):
+            gone = sum(numbers for holds, numbers in zip(held, by_shape.values(), strict=True) if not holds)
+            yield left & ~gone, some
 
     # Properties that are not declared
 
@@ -292,8 +265,3 @@ def _is_within(count: int, kind: Object) -> bool:
     """Whether so many properties are as many as a kind has, where it says more of that than which are required."""
     bounds = _bounds_of(kind)
     return not bounds or (kind.low <= count and (kind.high is None or count <= kind.high))
-
-
-def _joined(parts: Sequence[Shape]) -> Shape:
-    """The values of shapes that have none in common."""
-    return parts[0] if len(parts) == 1 else Shape(tuple(dict.fromkeys(kind for part in parts for kind in part.kinds)))
