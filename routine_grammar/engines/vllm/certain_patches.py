@@ -7,7 +7,6 @@ them. Which passes these are is decided once, in the scheduler, and goes to the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,6 +48,11 @@ def mark_certain(scheduler: Any, output: Any) -> None:
     setattr(output, _CERTAIN, not any(wants_logprobs(scheduler.requests[name]) for name in output.num_scheduled_tokens))
 
 
+def is_certain(output: Any) -> bool:
+    """Whether a pass was marked."""
+    return bool(getattr(output, _CERTAIN, False))
+
+
 def wants_logprobs(request: Any) -> bool:
     """Whether a request asks for log-probabilities, so that its drafts need logits."""
     return request.sampling_params is not None and request.sampling_params.logprobs is not None
@@ -63,7 +67,7 @@ def patch_certain_masks() -> None:
 
     def masks(original: Callable[..., Any]) -> Callable[..., Any]:
         def get_grammar_bitmask(self: Any, scheduler_output: Any) -> Any:
-            if not getattr(scheduler_output, _CERTAIN, False):
+            if not is_certain(scheduler_output):
                 return original(self, scheduler_output)
             taken = []
             for name, drafts in scheduler_output.scheduled_spec_decode_tokens.items():
@@ -85,26 +89,17 @@ def patch_certain_forward() -> None:
     """Compute keys and values of certain drafts as those of a prompt's tokens, with logits behind the last alone."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    def execution(original: Callable[..., Any]) -> Callable[..., Any]:
-        def execute_model(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-            if getattr(scheduler_output, _CERTAIN, False):
-                scheduler_output = copy.copy(scheduler_output)  # the engine may share it, and goes by it later
-            return original(self, scheduler_output, *args, **kwargs)
-
-        return execute_model
-
     def update(original: Callable[..., Any]) -> Callable[..., Any]:
         def _update_states(self: Any, scheduler_output: Any) -> Any:
             result = original(self, scheduler_output)
             setattr(self, _CERTAIN, None)
-            if getattr(scheduler_output, _CERTAIN, False):  # the drafts stand where the batch has its tokens by now
+            if is_certain(scheduler_output):  # the drafts stand where the batch has its tokens by now
                 setattr(self, _CERTAIN, scheduler_output.scheduled_spec_decode_tokens)
                 scheduler_output.scheduled_spec_decode_tokens = {}
             return result
 
         return _update_states
 
-    replace_method(GPUModelRunner, "execute_model", ("self", "scheduler_output"), execution)
     replace_method(GPUModelRunner, "_update_states", ("self", "scheduler_output"), update)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from routine_grammar.engines.vllm.certain_patches import (
     apply_certain_patches,
     drafts_are_certain,
+    is_certain,
     mark_certain,
     sample_certain,
     wants_logprobs,
@@ -43,11 +44,12 @@ def apply_draft_patches() -> None:
 
 
 def patch_drafts() -> None:
-    """Put forced tokens in place of what a proposer proposes, where a grammar of ours forces some.
+    """Propose forced tokens after each pass; beside a proposer of others', in place of what it proposes.
 
-    Why: proposers run in the workers, and grammars in the engine core; this is where it looks at proposals. Goes when
-    grammars may propose.
+    Why: proposers run in the workers, and grammars in the engine core. Asking a worker for proposals that it has not got costs
+    each pass a word with it. Goes when grammars may propose.
     """
+    from vllm.v1.engine.core import EngineCore
     from vllm.v1.structured_output import StructuredOutputManager
 
     def initialisation(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,19 +60,27 @@ def patch_drafts() -> None:
 
         return __init__
 
-    def proposals(original: Callable[..., Any]) -> Callable[..., Any]:
+    def after_pass(original: Callable[..., Any]) -> Callable[..., Any]:
+        def post_step(self: Any, model_executed: bool) -> None:
+            manager = self.scheduler.structured_output_manager
+            if not is_ours(self.vllm_config.speculative_config):
+                original(self, model_executed)
+            elif manager.routine_drafts and model_executed:
+                for request in self.scheduler.running:
+                    if request.structured_output_request and not request.is_prefill_chunk:
+                        request.spec_token_ids = drafts_of(manager, request)
+
+        return post_step
+
+    def beside_others(original: Callable[..., Any]) -> Callable[..., Any]:
         def validate_tokens(self: Any, request: Any, spec_tokens: list[int]) -> Any:
-            most = 0 if is_seeded(request) and not self.routine_certain else self.routine_drafts
-            if most and (drafts := drafts_of(self, request, most)):
-                return drafts
-            if is_ours(self.vllm_config.speculative_config):
-                return []  # near the model's length vLLM fills up with zeros what a proposer did not propose
-            return original(self, request, spec_tokens)
+            return drafts_of(self, request) or original(self, request, spec_tokens)
 
         return validate_tokens
 
     replace_method(StructuredOutputManager, "__init__", ("self", "vllm_config"), initialisation)
-    replace_method(StructuredOutputManager, "validate_tokens", ("self", "request", "spec_tokens"), proposals)
+    replace_method(EngineCore, "post_step", ("self", "model_executed"), after_pass)
+    replace_method(StructuredOutputManager, "validate_tokens", ("self", "request", "spec_tokens"), beside_others)
 
 
 def patch_scheduling() -> None:
@@ -118,29 +128,27 @@ def patch_scheduling() -> None:
 
 
 def patch_sampling() -> None:
-    """Prepare and sample a pass without drafts, or with certain ones, as an engine without speculation does.
+    """Run a pass that verifies nothing as an engine without speculation does.
 
     Why: where speculation is configured, vLLM has every pass go through its rejection sampler, which costs random numbers for
-    the whole batch and vocabulary, and on the CPU ends the engine over a `top_k` where there is no draft. Goes when vLLM goes
-    by what a pass verifies.
+    the whole batch and vocabulary, and on the CPU ends the engine over a `top_k` where there is no draft; and it asks the
+    proposer, which for ours knows nothing. Goes when vLLM goes by what a pass verifies.
     """
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-    def preparation(original: Callable[..., Any]) -> Callable[..., Any]:
-        def _prepare_inputs(self: Any, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
-            config = self.speculative_config
-            verifies = not is_ours(config) or scheduler_output.scheduled_spec_decode_tokens
-            if verifies or self.model_config.has_inner_state:  # which is looked up by how many drafts were accepted
-                return original(self, scheduler_output, num_scheduled_tokens)
-            self.speculative_config = None
-            try:
-                return original(self, scheduler_output, num_scheduled_tokens)
-            finally:
-                self.speculative_config = config
+    def execution(original: Callable[..., Any]) -> Callable[..., Any]:
+        def execute_model(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            configured = self.vllm_config.speculative_config
+            if is_ours(configured) and not self.model_config.has_inner_state:  # which goes by how many drafts were accepted
+                verifies = scheduler_output.scheduled_spec_decode_tokens and not is_certain(scheduler_output)
+                self.speculative_config = configured if verifies else None
+            if is_certain(scheduler_output):
+                scheduler_output = copy.copy(scheduler_output)  # the engine may share it, and goes by it later
+            return original(self, scheduler_output, *args, **kwargs)
 
-        return _prepare_inputs
+        return execute_model
 
-    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+    def sampling(original: Callable[..., Any]) -> Callable[..., Any]:
         def _sample(self: Any, logits: Any, spec_decode_metadata: Any) -> Any:
             if (certain := sample_certain(self, logits)) is not None:
                 return certain
@@ -150,9 +158,8 @@ def patch_sampling() -> None:
 
         return _sample
 
-    parameters = ("self", "scheduler_output", "num_scheduled_tokens")
-    replace_method(GPUModelRunner, "_prepare_inputs", parameters, preparation)
-    replace_method(GPUModelRunner, "_sample", ("self", "logits", "spec_decode_metadata"), replacement)
+    replace_method(GPUModelRunner, "execute_model", ("self", "scheduler_output"), execution)
+    replace_method(GPUModelRunner, "_sample", ("self", "logits", "spec_decode_metadata"), sampling)
 
 
 def patch_thinking_budget() -> None:

@@ -84,8 +84,8 @@ def most_drafts(vllm_config: Any) -> int:
     return most if allowed is None else min(most, allowed)
 
 
-def drafts_of(manager: Any, request: Any, most: int) -> list[int]:
-    """At most that many forced tokens, which a request may be asked to verify in its next pass.
+def drafts_of(manager: Any, request: Any) -> list[int]:
+    """Forced tokens that a request may be asked to verify in its next pass, as many as its engine takes.
 
     `manager` is vLLM's `StructuredOutputManager`. Nothing for a request that is not under a grammar of ours by now, or whose
     sampling parameters vLLM does not apply to drafts.
@@ -94,7 +94,9 @@ def drafts_of(manager: Any, request: Any, most: int) -> list[int]:
     forced = getattr(grammar, "forced_tokens", None)
     if forced is None or manager._get_constraint_bounds(request, ()).constraint_start > 0:
         return []
-    params = request.sampling_params
+    if is_seeded(request) and not manager.routine_certain:
+        return []
+    params, most = request.sampling_params, manager.routine_drafts
     most = min(most, request.max_tokens - request.num_output_tokens - 1, (params.extra_args or {}).get(REQUEST_OPTION, most))
     if most <= 0 or params.min_p or params.logit_bias:
         return []

@@ -97,6 +97,29 @@ def count_verified() -> Counter[str]:
     return counts
 
 
+def count_asked() -> Counter[str]:
+    """Counts how often a worker is asked for proposals, or our proposer for one, from now on."""
+    from vllm.v1.executor.abstract import Executor
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from routine_grammar.engines.vllm.drafts import NoProposals
+
+    counts = Counter[str]()
+    for owner, name in (
+        (Executor, "take_draft_token_ids"),
+        (UniProcExecutor, "take_draft_token_ids"),
+        (NoProposals, "propose"),
+    ):
+        original = getattr(owner, name)
+
+        def counting(*args: Any, original: Any = original, name: str = name, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return original(*args, **kwargs)
+
+        setattr(owner, name, counting)
+    return counts
+
+
 def greedy(count: int) -> Any:
     """Drafted and not, with room for half of what runs, beside free requests with stop strings; then from the cache.
 
@@ -254,7 +277,7 @@ def beside(count: int) -> Any:
     """What vLLM does not apply to drafts: free requests keep it, and held ones that use it are not drafted."""
     from vllm import SamplingParams
 
-    drafting = drafting_engine()
+    asked_for, drafting = count_asked(), drafting_engine()
     tokenizer = drafting.get_tokenizer()
     (wanted,) = tokenizer.encode("a", add_special_tokens=False)
     biased = SamplingParams(temperature=0.0, max_tokens=6, logit_bias={wanted: 100.0}, ignore_eos=True)
@@ -262,6 +285,7 @@ def beside(count: int) -> Any:
     likeliest = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
     held = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200) for n, turn in enumerate(turns() * count)]
     outputs = drafting.generate(prompts(1) * (3 + len(held)), [biased, narrow, likeliest, *held], use_tqdm=False)
+    proposals = asked_for.total()
     asking = SamplingParams(temperature=0.0, max_tokens=6, logprobs=1, logprob_token_ids=[wanted], ignore_eos=True)
     likely = [turn.sampling_params(temperature=1.0, seed=n, max_tokens=200, logprobs=2) for n, turn in enumerate(turns())]
     asked, *rest = drafting.generate(prompts(1) * (1 + len(likely)), [asking, *likely], use_tqdm=False)
@@ -271,12 +295,15 @@ def beside(count: int) -> Any:
     ways: list[dict[str, Any]] = [{"min_p": 0.1}, {"logit_bias": {wanted: 1.0}}]
     undrafted = [few.sampling_params(max_tokens=200, **way) for way in ways]
     calls = drafting.generate(prompts(1) * len(ways), undrafted, use_tqdm=False)
+    not_drafted = counted(drafting, "vllm:spec_decode_num_draft_tokens") - before
+    drafting.generate(prompts(1), [few.sampling_params(max_tokens=200, logprobs=1)], use_tqdm=False)  # which is verified
     return {
         "biased": outputs[0].outputs[0].text,
         "narrow": list(outputs[1].outputs[0].token_ids),
         "likeliest": list(outputs[2].outputs[0].token_ids),
         "accepted": accepted,
-        "drafted by those that are not": counted(drafting, "vllm:spec_decode_num_draft_tokens") - before,
+        "proposals asked for": (proposals, asked_for["take_draft_token_ids"], asked_for["propose"]),
+        "drafted by those that are not": not_drafted,
         "whole": [few.accepts(call.outputs[0].text) for call in calls],
         "asked for": [wanted in step for step in asked.outputs[0].logprobs],
         "beside it": [turn.accepts(output.outputs[0].text) for turn, output in zip(turns(), rest, strict=True)],

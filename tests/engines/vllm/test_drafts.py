@@ -144,6 +144,8 @@ def test_requests_beside_drafts_keep_all_that_vllm_offers() -> None:
     assert found["biased"] == "aaaaaa"
     assert found["narrow"] == found["likeliest"]
     assert found["accepted"] > 50
+    certain, of_workers, verified = found["proposals asked for"]
+    assert (certain, of_workers, verified > 0) == (0, 0, True), "of a proposer that knows nothing"
     assert (found["drafted by those that are not"], found["whole"]) == (0, [True] * 2)
     assert found["asked for"] == [True] * 6
     assert all(found["beside it"])
