@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,22 @@ def test_the_installed_vllm_is_supported() -> None:
     from routine_grammar.engines.vllm.environment import supported_version
 
     assert supported_version().startswith(("0.31.", "0.32."))
+
+
+TILES = """
+import ctypes
+from routine_grammar.engines.vllm.plugin import register
+register()
+import torch
+mask = ctypes.c_uint64()
+ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(mask))  # arch_prctl, ARCH_GET_XCOMP_PERM
+print(torch.cpu._is_amx_tile_supported(), bool(mask.value >> 18 & 1))
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="a register of x86 under Linux")
+def test_a_process_of_vllm_may_use_the_tiles_that_its_processor_has() -> None:
+    done = subprocess.run([sys.executable, "-c", TILES], capture_output=True, text=True, timeout=300, check=True)
+    supported, allowed = done.stdout.split()[-2:]
+    assert allowed == supported

@@ -40,6 +40,7 @@ def apply_patches() -> None:
     patch_early_check()
     patch_inputs()
     patch_kernel_scan()
+    allow_tiles()
     patch_discarded_samples()
     patch_startup_interrupt()
     patch_guard()
@@ -200,6 +201,20 @@ def patch_kernel_scan() -> None:
 
     setattr(_rebind_kernels, MARK, True)
     setattr(dispatcher, "_rebind_kernels", _rebind_kernels)  # noqa: B010 -- the module type has no such name
+
+
+def allow_tiles() -> None:
+    """Ask Linux for the tile registers of processors with AMX, on the CPU: each process has to, before it uses them.
+
+    Why: vLLM's attention uses them for bfloat16 where the processor has them; a worker that has not asked dies of an illegal
+    instruction. Goes when vLLM's CPU worker asks.
+    """
+    import torch
+    from vllm.platforms import current_platform
+
+    ask = getattr(torch.cpu, "_init_amx", None)
+    if current_platform.is_cpu() and ask is not None and torch.cpu._is_amx_tile_supported():
+        ask()
 
 
 def patch_discarded_samples() -> None:
