@@ -34,6 +34,7 @@ COMPILED = (
     "grammar/program.py",
     "kernels/mask_logits_cpu.py",
     "masks/walks.py",
+    "patterns/determining.py",
 )
 
 F = TypeVar("F", bound=Callable[..., Any])

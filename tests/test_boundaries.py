@@ -13,7 +13,7 @@ import routine_grammar
 ROOT = Path(routine_grammar.__file__).parent
 ALLOWED = {
     "errors": set[str](),
-    "patterns": {"errors"},
+    "patterns": {"errors", "jit"},
     "routine": {"errors", "patterns"},
     "grammar": {"errors", "patterns", "routine", "jit"},
     "jit": set(),

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.jit import jit
-from routine_grammar.patterns.automaton import DEAD, UnitAutomaton
+from routine_grammar.patterns.automaton import UnitAutomaton
 from routine_grammar.patterns.charset import ESCAPED, UNITS
+from routine_grammar.patterns.determining import DEAD
 from routine_grammar.patterns.json_escapes import SHORT_ESCAPES
 
 MAX_LEAF_STATES = 50_000

@@ -11,9 +11,9 @@ from functools import lru_cache
 from routine_grammar.grammar.json_text import string_pattern
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText, Terminal
 from routine_grammar.patterns.automaton import is_empty
+from routine_grammar.patterns.classes import has_edges
 from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
 from routine_grammar.patterns.reader import read_whole
-from routine_grammar.patterns.terms import has_edges
 from routine_grammar.patterns.text import as_expression, pattern_to_regex
 
 _SIGIL = "^"

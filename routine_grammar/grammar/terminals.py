@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from routine_grammar.errors import GrammarError
@@ -191,7 +192,7 @@ def _is_like(item: Any, usual: Any, name: str) -> bool:
 def _spelled(pattern: Pattern, units: CharSet) -> Pattern:
     match pattern:
         case Chars(chars):
-            return Chars((chars & units) | chars.escapes)
+            return _spelled_chars(chars, units)
         case Concat(items):
             return Concat(tuple(_spelled(item, units) for item in items))
         case Either(items):
@@ -203,6 +204,11 @@ def _spelled(pattern: Pattern, units: CharSet) -> Pattern:
         case Not(item):
             return Not(_spelled(item, units))
         case Boundary(chars):
-            return replace(pattern, words=(chars & units) | chars.escapes)
+            return replace(pattern, words=_spelled_chars(chars, units).chars)
         case _:
             return pattern
+
+
+@lru_cache(maxsize=4096)
+def _spelled_chars(chars: CharSet, units: CharSet) -> Chars:
+    return Chars((chars & units) | chars.escapes)

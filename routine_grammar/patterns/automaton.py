@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.patterns.charset import CHARS, UNITS, CharSet
-from routine_grammar.patterns.pattern import Chars, Pattern, Times, both
-from routine_grammar.patterns.terms import Classes, Place, Terms, has_complement, reached, sets_of
+from routine_grammar.patterns.classes import Classes, parts_of, sets_of
+from routine_grammar.patterns.determining import DEAD, Determined, distances, minimized
+from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
+from routine_grammar.patterns.points import Contexts, Points
 
-DEAD = -1
 NEVER = 1 << 40
-MAX_STATES = 20_000
-MAX_REFINEMENTS = 32  # long counters need as many as they count to, and are nearly minimal as they come
 _ALL = CHARS | CHARS.escapes
 
 Table = npt.NDArray[np.int32]
@@ -78,25 +77,33 @@ class UnitAutomaton:
 
     def fewest(self) -> npt.NDArray[np.int64]:
         """How few units lead from each state to an end."""
-        return _levels(self.table, self.accepting)
+        found = distances(self.table, self.accepting).astype(np.int64)
+        return np.where(found < 0, NEVER, found)
 
 
 @lru_cache(maxsize=256)
 def automaton_of(pattern: Pattern) -> UnitAutomaton:
-    """The automaton of a pattern. Raises `GrammarTooLargeError` past the bounds on terms and states."""
+    """The automaton of a pattern. Raises `GrammarTooLargeError` past the bounds on points and states."""
     # A complement has to be told that not every number is a unit.
-    whole = both(pattern, Times(Chars(_ALL), 0, None)) if has_complement(pattern) else pattern
-    classes = Classes(sets_of((whole,)))
-    terms = Terms(classes)
-    start = terms.of(whole)
-    order, rows, cells = reached(terms, start, MAX_STATES)
-    table = np.full((len(order), classes.count), DEAD, np.int32)
-    for place, (row, groups) in enumerate(zip(rows, cells, strict=True)):
-        for target, group in zip(row, groups, strict=True):
-            table[place, list(group)] = target
-    ends = (terms.nullable(term, Place(place == 0, True, max(before, 0))) for place, (term, before) in enumerate(order))
-    accepting = np.array(list(ends), np.bool_)
-    return minimal(_trimmed(table, accepting), accepting, classes)
+    whole = both(pattern, Times(Chars(_ALL), 0, None)) if any(isinstance(part, Not) for part in parts_of(pattern)) else pattern
+    classes = Classes(sets_of(whole))
+    found = Points(classes, Contexts(classes, whole)).determine(whole, everywhere=False)
+    return _with_classes(found, classes)
+
+
+def minimal(table: Table, accepting: Mask, classes: Classes) -> UnitAutomaton:
+    """The automaton of a table, its states numbered breadth-first, with one for all equivalent ones, and so its classes."""
+    return _with_classes(minimized(table, accepting.astype(np.uint64), np.zeros(1, np.int32)), classes)
+
+
+def _with_classes(found: Determined, classes: Classes) -> UnitAutomaton:
+    """An automaton with one class for all that lead to the same states."""
+    columns = np.ascontiguousarray(found.table.T)
+    numbers: dict[bytes, int] = {}
+    of = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in columns], np.int64)
+    _, first = np.unique(of, return_index=True)
+    accepting = (found.ends & np.uint64(1)).astype(np.bool_)
+    return UnitAutomaton(np.ascontiguousarray(found.table[:, first]), accepting, classes.lows, of[classes.of])
 
 
 def quoted(inner: UnitAutomaton) -> UnitAutomaton:
@@ -132,71 +139,3 @@ def are_disjoint(one: Pattern, other: Pattern) -> bool:
 def chars_between(automaton: UnitAutomaton, state: int, target: int) -> CharSet:
     """The units that lead from one state to another."""
     return CharSet.of(*((low, high) for low, high, to in automaton.moves(state) if to == target))
-
-
-def _levels(table: Table, goal: Mask) -> npt.NDArray[np.int64]:
-    """How few steps lead from each state to a goal state; NEVER where none do."""
-    sources, columns = np.nonzero(table >= 0)
-    targets = table[sources, columns]
-    order = np.argsort(targets, kind="stable")
-    sources = sources[order]
-    begins = np.searchsorted(targets[order], np.arange(len(table) + 1)).tolist()
-    level = np.where(goal, 0, NEVER)
-    reached = np.flatnonzero(goal).tolist()
-    known = set(reached)
-    for state in reached:
-        for source in sources[begins[state] : begins[state + 1]].tolist():
-            if source not in known:
-                known.add(source)
-                level[source] = level[state] + 1
-                reached.append(source)
-    return level
-
-
-def _trimmed(table: Table, accepting: Mask) -> Table:
-    """The table without ways into states that lead to no end."""
-    useful = _levels(table, accepting) < NEVER
-    return np.where((table >= 0) & useful[table], table, DEAD).astype(np.int32)
-
-
-def minimal(table: Table, accepting: Mask, classes: Classes) -> UnitAutomaton:
-    """The automaton of a table, its states numbered breadth-first, with one for all equivalent ones, and so its classes."""
-    columns, of = _distinct(table.T)
-    table = np.ascontiguousarray(table.T[columns].T)
-    block = _equivalent(table, accepting)
-    _, first = np.unique(block, return_index=True)
-    order = [int(block[0])]
-    number = {order[0]: 0}
-    for current in order:
-        row = table[first[current]]
-        for target in dict.fromkeys(block[row[row >= 0]].tolist()):
-            if target not in number:
-                number[target] = len(order)
-                order.append(target)
-    renumber = np.full(len(first) + 1, DEAD, np.int32)
-    renumber[order] = np.arange(len(order))
-    rows = table[first[order]]
-    made = np.where(rows >= 0, renumber[block[rows]], DEAD).astype(np.int32)
-    columns, again = _distinct(made.T)
-    return UnitAutomaton(np.ascontiguousarray(made.T[columns].T), accepting[first[order]], classes.lows, again[of][classes.of])
-
-
-def _distinct(rows: Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The places of the first of all equal rows, and for each row the number of its first."""
-    numbers: dict[bytes, int] = {}
-    of = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in np.ascontiguousarray(rows)], np.int64)
-    _, first = np.unique(of, return_index=True)
-    return first, of
-
-
-def _equivalent(table: Table, accepting: Mask) -> npt.NDArray[np.int64]:
-    """The block of equivalent states that each state belongs to: Moore's refinement, given up after MAX_REFINEMENTS."""
-    block = accepting.astype(np.int64)
-    blocks = int(block.max()) + 1
-    for _ in range(MAX_REFINEMENTS):
-        signature = np.concatenate([block[:, None], np.where(table >= 0, block[table], DEAD)], axis=1)
-        first, block = _distinct(signature.astype(np.int32))
-        if len(first) == blocks:
-            return block
-        blocks = len(first)
-    return np.arange(len(table))

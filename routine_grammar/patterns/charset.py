@@ -6,9 +6,8 @@ A unit is an int: a code point for the character as it is, `ESCAPED` + code poin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 ESCAPED = 0x110000
 UNITS = 2 * ESCAPED
@@ -34,7 +33,8 @@ class CharSet:
         return cls(tuple(merged))
 
     @classmethod
-    def chars(cls, chars: Iterable[str]) -> CharSet:
+    @lru_cache(maxsize=4096)
+    def chars(cls, chars: str) -> CharSet:
         """These characters as they are."""
         return cls.of(*((ord(char), ord(char)) for char in chars))
 

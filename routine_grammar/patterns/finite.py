@@ -11,11 +11,12 @@ from itertools import product
 
 import numpy as np
 
-from routine_grammar.patterns.automaton import DEAD, UnitAutomaton, minimal
+from routine_grammar.patterns.automaton import UnitAutomaton, minimal
 from routine_grammar.patterns.charset import CharSet
+from routine_grammar.patterns.classes import Classes
+from routine_grammar.patterns.determining import DEAD
 from routine_grammar.patterns.pattern import Chars, Concat, Either, Pattern, Times
 from routine_grammar.patterns.reader import read_search
-from routine_grammar.patterns.terms import Classes
 
 MAX_TEXTS = 10_000
 _OTHER = 1  # the state of strings that begin as none of the texts

@@ -76,6 +76,15 @@ def test_shapes_hold_what_is_valid(seed: int) -> None:
         assert expected is None or held == expected, value
 
 
+def test_what_refers_to_itself_alone_holds_nothing_and_is_told() -> None:
+    itself = {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}, {"type": "string"}]}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}}
+    compiler = SchemaCompiler({**itself, "$ref": "#/$defs/a"}, form=EXACT, rules={})
+    with pytest.raises(Undecided, match="lead to each other"):
+        compiler.reader.algebra.holds(compiler.shape(compiler.root), 1)
+    with pytest.raises(SchemaError, match="lead"):
+        schema_to_grammar({**itself, "properties": {"x": {"$ref": "#/$defs/a"}}, "const": {"x": 1}})
+
+
 @settings(max_examples=120 * SCALE, deadline=None)
 @given(seeds)
 def test_grammars_allow_what_is_valid_in_some_order_of_names(seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, product
 from typing import Any
 
 import pytest
@@ -103,6 +103,39 @@ def test_conditions_over_one_property_are_told_apart() -> None:
     grammar, judge = compile_schema(schema), Draft202012Validator(schema)
     for value in ({"a": a, "b": b} for a in list[list[Any] | None](([], None)) for b in "xyz"):
         assert grammar.accepts(json.dumps(value)) is judge.is_valid(value), value
+
+
+DISTINCT = {"type": "array", "uniqueItems": True, "items": {"type": "string"}}
+ONE = {"properties": {"v": {"const": 1}}}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"if": ONE, "then": {"properties": {"a": DISTINCT}}},
+        {"if": ONE, "then": {"properties": {"a": DISTINCT}}, "else": {"properties": {"b": DISTINCT}}},
+        {
+            "if": ONE,
+            "then": {
+                "properties": {"a": DISTINCT, "b": {"type": "array"}},
+                "dependentSchemas": {"a": {"not": {"required": ["b"]}}},
+            },
+            "else": {"properties": {"b": DISTINCT}, "required": ["b"]},
+        },
+    ],
+    ids=json.dumps,
+)
+def test_lists_of_distinct_items_go_by_what_was_said_before(rules: Any) -> None:
+    schema = {"type": "object", "properties": {"v": {"enum": [1, 2]}}, "required": ["v"], **rules}
+    grammar, judge = compile_schema(schema), Draft202012Validator(schema)
+    lists: list[Any] = [None, [], ["x", "x"], ["x", "y"], [1]]
+    answers = set()
+    for v, a, b in product((1, 2), lists, lists):
+        value = {"v": v} | ({} if a is None else {"a": a}) | ({} if b is None else {"b": b})
+        answers.add(judge.is_valid(value))
+        found = [grammar.accepts(json.dumps(dict(order))) for order in permutations(value.items()) if order[0][0] == "v"]
+        assert any(found) is judge.is_valid(value), value
+    assert answers == {True, False}
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,47 @@ def test_what_is_declined_is_named(expression: str, message: str) -> None:
         read_search(expression)
 
 
+# As they are found in schemas: long counters beside each other, several lookaheads, many alternatives.
+URL = r"https?:\/\/(www\.)?[-a-zA-Z0-9@:%._\+~#=]{1,256}\.[a-zA-Z0-9()]{1,6}\b([-a-zA-Z0-9()@:%_\+.~#?&//=]*)"
+PASSWORD = r"^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?=.*[@$!%*?&])[A-Za-z\d@$!%*?&]{8,64}$"
+FILE = r'^[^.\s\\/:*?"<>|\x01-\x1f]{1,32}(\.[^.\s\\/:*?"<>|\x01-\x1f]{1,32}){1,3}$'
+LABELS = r"^(?!-)(?!.*--)[a-z0-9-]{1,32}(?:\.[a-z0-9-]{1,32}){0,4}$"
+LONG = (URL, f"^{URL}$", PASSWORD, FILE, LABELS, rf"^(?:{'|'.join(f'key{n}' for n in range(300))})(?:,\d{{1,200}})*$")
+
+
+def _rewritten(text: str, changes: list[tuple[int, str]]) -> str:
+    """A text with some characters replaced."""
+    chars = list(text)
+    for place, char in changes:
+        chars[place % len(chars)] = char
+    return "".join(chars)
+
+
+@settings(max_examples=30 * SCALE, deadline=None)
+@given(st.data())
+def test_long_expressions_are_what_re_finds(data: st.DataObject) -> None:
+    expression = data.draw(st.sampled_from(LONG))
+    judge = re.compile("(?a)" + (f"{expression[:-1]}\\Z" if expression.endswith("$") else expression))
+    beginning = data.draw(st.sampled_from(["http://", "https://www.", "", "Aa1@", "key12,", "a-b."]))
+    text = beginning + data.draw(st.from_regex(judge, fullmatch=False) | st.text("aZ0.-,/@:k ", max_size=300))
+    changes = st.lists(st.tuples(st.integers(0, 400), st.sampled_from("aZ0.-,/@: é")), max_size=3)
+    text = _rewritten(text, data.draw(changes)) if text else text
+    assert accepts(read_search(expression), text) == (judge.search(text) is not None)
+
+
 def test_what_needs_too_many_states_is_refused() -> None:
     with pytest.raises(GrammarTooLargeError, match="the bound"):
         automaton_of(read_search("^(?:a|b)*a(?:a|b){30}$"))
+    with pytest.raises(GrammarTooLargeError, match="points, the bound"):
+        automaton_of(read_search("^(?:(?:ab){100}){100,2000}$"))
+    with pytest.raises(GrammarTooLargeError, match="steps, the bound"):
+        automaton_of(read_search(r"[\s\S]{1,5000}[^a]{3}b"))
+
+
+def test_an_automaton_has_as_few_states_as_there_can_be() -> None:
+    assert len(automaton_of(read_whole("(?:a|b){0,300}c|(?:b|a){0,300}d")).table) == 302
+    assert len(automaton_of(read_whole("(?:a?){200}")).table) == 201
+    assert len(automaton_of(both(read_whole("(?:a{3})*"), read_whole("(?:a{5})*"))).table) == 15
 
 
 operations = st.sampled_from(("and", "but not", "or", "not"))

@@ -315,16 +315,16 @@ def test_abort(server: Server, way: str) -> None:
     whole = server.ask("whole", **asked).usage
     assert whole is not None
     body = {**asked, **asked.pop("extra_body"), "stream": way == "streamed"}
-    for _ in range(10):  # on few cores the engine may leave us none until it is done
+    for tried in range(12):  # on few cores the engine may leave us none until it is done, and on fast ones it is done before
         before = server.figure("vllm:generation_tokens_total")
         with (
             suppress(httpx.TimeoutException),
-            httpx.stream("POST", f"{server.base_url}/chat/completions", json=body, timeout=0.5) as answer,
+            httpx.stream("POST", f"{server.base_url}/chat/completions", json=body, timeout=0.7 * 0.7**tried) as answer,
         ):
             next(answer.iter_bytes())
         while server.figure("vllm:num_requests_running"):
             time.sleep(0.1)
-        if server.figure("vllm:generation_tokens_total") - before < whole.completion_tokens:
+        if 0 < server.figure("vllm:generation_tokens_total") - before < whole.completion_tokens:
             break
     else:
         raise AssertionError("what nobody waited for was decoded to its end")

@@ -67,6 +67,7 @@ class Algebra:
         self._looking: set[str] = set()
         self._may_be: dict[str, bool] = {}
         self._asking: set[str] = set()
+        self._holding: set[tuple[str, int]] = set()  # names of which it is asked whether they hold which value
         self._known: dict[tuple[Kind, Kind], Shape] = {}  # of the pairs of objects and of arrays that met, in what
         self._met = 0
         self._depth = 0
@@ -137,17 +138,25 @@ class Algebra:
         """Whether a value is in a shape."""
         return any(self._kind_holds(kind, value) for kind in shape.kinds)
 
+    def _name_holds(self, name: str, value: Any) -> bool:
+        asked = name, id(value)
+        if asked in self._holding:
+            raise Circle("references that lead to each other and to nothing else")
+        self._holding.add(asked)
+        try:
+            made = self._names.get(name)
+            return (
+                not self.holds(self.shape(made.of), value) if isinstance(made, Denial) else self.holds(self.shape(name), value)
+            )
+        finally:
+            self._holding.discard(asked)
+
     def _kind_holds(self, kind: Kind, value: Any) -> bool:
         match kind:
             case Anything():
                 return True
             case Named(name):
-                made = self._names.get(name)
-                return (
-                    not self.holds(self.shape(made.of), value)
-                    if isinstance(made, Denial)
-                    else self.holds(self.shape(name), value)
-                )
+                return self._name_holds(name, value)
             case Value(key, _):
                 return key == key_of(value)
         if type_of(kind) != type_of_value(value):

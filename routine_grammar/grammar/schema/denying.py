@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -176,9 +177,21 @@ def flattened(algebra: Denying, kind: Object) -> list[Object]:
     """An object as several, of which none has others to be none of that have some themselves."""
     shape = Shape((replace(kind, never=()),))
     for each in kind.never:
-        shape = algebra.meet(shape, Shape((Object(never=(replace(each, never=()),)), *each.never)))
+        shape = algebra.meet(shape, Shape((Object(never=(replace(each, never=()),)), *_inner(algebra, each))))
     objects = [each for each in shape.kinds if isinstance(each, Object)]
     return [flat for each in objects for flat in (flattened(algebra, each) if is_nested(each) else [each])]
+
+
+def _inner(algebra: Denying, kind: Object) -> Iterator[Kind]:
+    """What lies within a kind and is of one that it has to be none of: of the first such, as far as that can be told.
+
+    So the ways of `if`, `then` and `else` stay apart, and none is added that others have together.
+    """
+    left = Shape((replace(kind, never=()),))
+    for each in kind.never:
+        yield from algebra.meet(left, Shape((each,))).kinds
+        with suppress(Undecided):
+            left = algebra.meet(left, algebra.denied(Shape((each,))))
 
 
 def is_nested(kind: Object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -251,11 +251,9 @@ class Reader:
         if then == otherwise == ANYTHING and not self._counts_evaluated:
             return ANYTHING
         found = self._implied(condition, then)
-        return (
-            found
-            if otherwise == ANYTHING
-            else self.algebra.meet(found, self._implied(self.algebra.denied(condition), otherwise))
-        )
+        if otherwise != ANYTHING:
+            found = self.algebra.meet(found, self._implied(self.algebra.denied(condition), otherwise))
+        return found
 
     def _dependent(self, place: Place, keyword: str, nesting: int) -> Shape:
         given = place.schema[keyword]
@@ -278,9 +276,10 @@ class Reader:
     def _implied(self, condition: Shape, then: Shape) -> Shape:
         """What is of a shape where it is of another."""
         meet, denied = self.algebra.meet, self.algebra.denied
-        if self._counts_evaluated:  # what is looked at goes by which of the two it is
-            return joined(meet(condition, then), denied(condition))
-        return denied(meet(condition, denied(then)))
+        if not self._counts_evaluated:  # else what is looked at goes by which of the two it is
+            with suppress(Undecided):
+                return denied(meet(condition, denied(then)))
+        return joined(meet(condition, then), denied(condition))
 
     def _dependencies(self, place: Place, nesting: int) -> Shape:
         return self._dependent(place, "dependencies", nesting)
