@@ -17,8 +17,10 @@ from routine_grammar.automaton.readings import fill_tables, make_end
 from routine_grammar.automaton.states import make_first_states
 from routine_grammar.automaton.step import ELEMENT, LIST
 from routine_grammar.automaton.tables import Addresses, Handle
+from routine_grammar.errors import GrammarTooLargeError, RoutineGrammarError, UnsupportedSchemaError
 from routine_grammar.grammar.program import DISTINCT, Program
 from routine_grammar.grammar.program import ELEMENT as ELEMENT_NODE
+from routine_grammar.grammar.terminals import JsonNumber, Terminal
 
 Ints = npt.NDArray[np.int32]
 Array = npt.NDArray[Any]
@@ -117,6 +119,14 @@ def _width(place: int, words: int, circles: int) -> int:
     return next(width for arrays in _ARRAYS.values() for of, (width, _) in arrays.items() if of == place)
 
 
+def _too_large(name: str, terminal: Terminal, pointer: str | None, error: GrammarTooLargeError) -> RoutineGrammarError:
+    """What to say of a leaf that takes too much: what asks for it in a schema, where that is known."""
+    if pointer is None:
+        return GrammarTooLargeError(f"terminal {name}: {error}")
+    keyword = "multipleOf" if isinstance(terminal, JsonNumber) else "pattern"
+    return UnsupportedSchemaError(f"{keyword!r} is not supported here: {error}", pointer=pointer, keyword=keyword)
+
+
 class Memory:
     """The arrays of one program. `symbols` are the numbers of the markers that are one symbol each."""
 
@@ -145,8 +155,11 @@ class Memory:
         starts = np.zeros(len(texts) + 1, np.int32)
         starts[1:] = np.cumsum([len(text) for text in texts])
         leaves = []
-        for _, terminal in program.leaves:
-            state = self._library.start(terminal)
+        for name, terminal in program.leaves:
+            try:
+                state = self._library.start(terminal)
+            except GrammarTooLargeError as error:
+                raise _too_large(name, terminal, program.pointers.get(name), error) from error
             leaves += [state, self._library.farthest(state)]
             self._library.extends(state)
         rules = np.zeros((len(program.firsts), pools.RULE_COLUMNS), np.int32)

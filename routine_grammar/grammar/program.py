@@ -39,6 +39,7 @@ class Program:
         self.rules = rules
         self.texts = texts
         self.leaves = leaves
+        self.pointers: dict[str, str] = {}  # of leaves, where they are known, in their schema
         self.nodes = nodes
         self.ends, self.firsts = np.zeros(len(nodes), np.int32), np.zeros(len(rules) + 1, np.int32)
         if len(nodes) > MAX_NODES:
@@ -118,6 +119,7 @@ class _Assembler:
         self._rules = {name: number for number, name in enumerate(grammar.rules)}
         self._texts: dict[str, int] = {}
         self._leaves: dict[str, tuple[int, Terminal]] = {}
+        self._pointers: dict[str, str] = {}
         self._nodes: list[int] = []
         for node in (*grammar.rules.values(), grammar.root):
             self._write(node)
@@ -125,7 +127,9 @@ class _Assembler:
     def program(self) -> Program:
         """All that was written."""
         leaves = tuple((name, terminal) for name, (_, terminal) in self._leaves.items())
-        return Program(tuple(self._rules), tuple(self._texts), leaves, np.array(self._nodes, np.int32).reshape(-1, 3))
+        program = Program(tuple(self._rules), tuple(self._texts), leaves, np.array(self._nodes, np.int32).reshape(-1, 3))
+        program.pointers |= self._pointers
+        return program
 
     def _text(self, text: str) -> int:
         return self._texts.setdefault(text, len(self._texts))
@@ -149,6 +153,8 @@ class _Assembler:
             nodes += (CALL, self._rules[node.rule], 0)
         elif isinstance(node, tree.Leaf):
             nodes += (LEAF, self._leaf(node.name, node.pattern), 0)
+            if node.pointer is not None:
+                self._pointers.setdefault(node.name, node.pointer)
         elif isinstance(node, tree.Marker):
             nodes += (MARKER, self._text(node.text), 0)
         else:

@@ -30,11 +30,12 @@ class Literal:
 class Leaf:
     """A terminal: any text that `pattern` matches whole, a regular expression of Python's or what is asked of a JSON value.
 
-    `name` is how grammars in Lark call it (upper case).
+    `name` is how grammars in Lark call it (upper case), `pointer` where a schema asks for it, if that is known.
     """
 
     name: str
     pattern: Terminal
+    pointer: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

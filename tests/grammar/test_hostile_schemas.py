@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from routine_grammar.api import compile_schema
-from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.schema import documents
 
 OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
@@ -157,6 +157,13 @@ def test_hostile_schemas_compile_or_are_declined_in_time(schema: Any, error: typ
         return
     with pytest.raises(error):
         compile_schema(schema).accepts(text)
+
+
+@pytest.mark.parametrize("string", [{"pattern": "^[^é]{500,9000}$"}, {"pattern": "(?:a|b)*a(?:a|b){12}$", "maxLength": 200}])
+def test_an_expression_that_takes_too_much_is_told_by_its_place(string: Any) -> None:
+    with pytest.raises(UnsupportedSchemaError, match="the bound") as told:
+        compile_schema({"type": "object", "properties": {"a": {"type": "string", **string}}}).accepts("{}")
+    assert (told.value.pointer, told.value.keyword) == ("/properties/a", "pattern")
 
 
 def test_a_shortest_text_past_any_bound_is_too_large_and_not_impossible() -> None:

@@ -64,12 +64,12 @@ class LeafNames:
         self._names: dict[tuple[str, Terminal], Leaf] = {}
         self._counts: dict[str, int] = {}
 
-    def leaf(self, kind: str, terminal: Terminal) -> Leaf:
-        """The leaf of a terminal, named by its kind and a number."""
+    def leaf(self, kind: str, terminal: Terminal, pointer: str | None = None) -> Leaf:
+        """The leaf of a terminal, named by its kind and a number; `pointer` as a leaf has it."""
         key = (kind, terminal)
         if key not in self._names:
             number = self._counts[kind] = self._counts.get(kind, 1) + 1
-            self._names[key] = Leaf(f"{kind}_{number}", terminal)
+            self._names[key] = Leaf(f"{kind}_{number}", terminal, pointer)
         return self._names[key]
 
 
@@ -246,7 +246,7 @@ class Layout:
             return self._form.string
         terminal = self._string_terminal(kind, self._form.sigil)
         self._refuse_none(terminal, kind.pointer)
-        return self._leaves.leaf("STRING", terminal)
+        return self._leaves.leaf("STRING", terminal, kind.pointer)
 
     def _string_terminal(self, kind: String, sigil: str) -> JsonString:
         never = kind.never | ({f"^{sigil}"} if sigil else frozenset())
@@ -290,7 +290,7 @@ class Layout:
             raise _unsupported("multipleOf", str(error), kind.pointer) from error
         if is_empty:
             raise NothingAllowed("there is no number that the schema allows", pointer=kind.pointer)
-        return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal)
+        return self._leaves.leaf("INTEGER" if kind.is_integer else "NUMBER", terminal, kind.pointer)
 
     # Arrays and objects
 
@@ -427,7 +427,7 @@ class Layout:
 
     def _name(self, names: String) -> Node:
         terminal = self._string_terminal(names, "")
-        return self._form.name if terminal == self._form.name.pattern else self._leaves.leaf("NAME", terminal)
+        return self._form.name if terminal == self._form.name.pattern else self._leaves.leaf("NAME", terminal, names.pointer)
 
     def member(self, name: str, shape: Shape, pointer: str) -> Node | None:
         """A property of this name; None where there is no value."""
