@@ -35,6 +35,7 @@ COMPILED = (
     "kernels/mask_logits_cpu.py",
     "masks/walks.py",
     "patterns/determining.py",
+    "patterns/minimizing.py",
 )
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -17,8 +17,8 @@ from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.jit import jit
 from routine_grammar.patterns.automaton import UnitAutomaton
 from routine_grammar.patterns.charset import ESCAPED, UNITS
-from routine_grammar.patterns.determining import DEAD
 from routine_grammar.patterns.json_escapes import SHORT_ESCAPES
+from routine_grammar.patterns.minimizing import DEAD
 
 MAX_LEAF_STATES = 50_000
 # Of the characters of 1 to 4 bytes: the first and the last, the first byte's base, and how many bytes follow.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from routine_grammar.patterns.charset import CHARS, UNITS, CharSet
 from routine_grammar.patterns.classes import Classes, parts_of, sets_of
-from routine_grammar.patterns.determining import DEAD, Determined, distances, minimized
+from routine_grammar.patterns.minimizing import DEAD, Determined, distances, minimized
 from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
 from routine_grammar.patterns.points import Contexts, Points
 

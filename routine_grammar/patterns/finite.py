@@ -14,7 +14,7 @@ import numpy as np
 from routine_grammar.patterns.automaton import UnitAutomaton, minimal
 from routine_grammar.patterns.charset import CharSet
 from routine_grammar.patterns.classes import Classes
-from routine_grammar.patterns.determining import DEAD
+from routine_grammar.patterns.minimizing import DEAD
 from routine_grammar.patterns.pattern import Chars, Concat, Either, Pattern, Times
 from routine_grammar.patterns.reader import read_search
 

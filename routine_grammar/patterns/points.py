@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.patterns.classes import DIGITS, POINT, Classes, parts_of
-from routine_grammar.patterns.determining import DEAD, Determined, Flat, determined
+from routine_grammar.patterns.determining import Flat, determined
+from routine_grammar.patterns.minimizing import DEAD, Determined
 from routine_grammar.patterns.pattern import Both, Boundary, Chars, Concat, Edge, Either, Multiple, Not, Pattern, Times
 
 MAX_POINTS = 200_000
