@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.patterns.charset import CHARS, UNITS, CharSet
-from routine_grammar.patterns.classes import Classes, parts_of, sets_of
+from routine_grammar.patterns.classes import Classes, distinct, parts_of, sets_of
 from routine_grammar.patterns.minimizing import DEAD, Determined, distances, minimized
 from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
 from routine_grammar.patterns.points import Contexts, Points
@@ -98,10 +98,7 @@ def minimal(table: Table, accepting: Mask, classes: Classes) -> UnitAutomaton:
 
 def _with_classes(found: Determined, classes: Classes) -> UnitAutomaton:
     """An automaton with one class for all that lead to the same states."""
-    columns = np.ascontiguousarray(found.table.T)
-    numbers: dict[bytes, int] = {}
-    of = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in columns], np.int64)
-    _, first = np.unique(of, return_index=True)
+    first, of = distinct(found.table.T)
     accepting = (found.ends & np.uint64(1)).astype(np.bool_)
     return UnitAutomaton(np.ascontiguousarray(found.table[:, first]), accepting, classes.lows, of[classes.of])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ class Classes:
         for row, chars in zip(members, sets, strict=False):
             bounds = np.array(chars.ranges, np.int64).reshape(-1, 2)
             row[:] = _covered(self.lows, bounds)
-        signatures, self.of = _distinct_columns(members)
+        first, self.of = distinct(np.packbits(members, axis=0).T)
+        signatures = members[:, first]
         self.count = signatures.shape[1]
         self.masks = {
             chars: sum(1 << int(number) for number in np.flatnonzero(signatures[place])) for place, chars in enumerate(sets)
@@ -83,9 +85,9 @@ def _covered(lows: Longs, bounds: Longs) -> Mask:
     return found
 
 
-def _distinct_columns(members: Mask) -> tuple[Mask, Longs]:
-    packed = np.ascontiguousarray(np.packbits(members, axis=0).T)
+def distinct(rows: npt.NDArray[Any]) -> tuple[Longs, Longs]:
+    """The places of the first of all equal rows, and for each row the number of its first."""
     numbers: dict[bytes, int] = {}
-    of = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in packed], np.int64)
-    _, firsts = np.unique(of, return_index=True)
-    return members[:, firsts], of
+    of = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in np.ascontiguousarray(rows)], np.int64)
+    _, first = np.unique(of, return_index=True)
+    return first, of
