@@ -43,4 +43,5 @@ $(READY): pyproject.toml
 	  || $(BIN)/python -m pip install $(PIP_FLAGS) --extra-index-url $(TORCH_INDEX) -e '.[$(EXTRA),dev]'
 	@echo "== compiling what was installed: it starts twice as fast after it"
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
+	@$(BIN)/python -m routine_grammar prepare
 	@touch $(READY)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
-from routine_grammar.jit import jit
+from routine_grammar.jit import jit, pointer
 from routine_grammar.kernels.mask_logits_reference import describe_bad_id
 
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)
@@ -47,14 +46,6 @@ def mask_logits_cpu(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Ten
         raise ValueError(describe_bad_id(bad, int(row_ids[bad]), len(rows)))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(context: Any, address: Any) -> Any:
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], target.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
-
-
 @jit
 def _mask(
     logits: int,
@@ -73,14 +64,14 @@ def _mask(
 
     `logits`, `rows` and `ids` are addresses, `size` the bytes of a logit, `stride` and `words` what lies between two lines.
     """
-    row_ids = carray(_pointer(ids), (slots,), np.int32)
+    row_ids = carray(pointer(ids), (slots,), np.int32)
     bad = _first_bad(row_ids, count)
     if bad < slots:
         return bad
     for slot in range(slots):
         if row_ids[slot] >= 0:
-            begin = _pointer(logits + size * slot * stride)
-            row = carray(_pointer(rows + 4 * row_ids[slot] * words), ((vocab_size + 31) >> 5,), np.int32)
+            begin = pointer(logits + size * slot * stride)
+            row = carray(pointer(rows + 4 * row_ids[slot] * words), ((vocab_size + 31) >> 5,), np.int32)
             if size == 4:
                 _mask_line(carray(begin, (columns,), np.int32), row, vocab_size, lowest)
             else:

@@ -1,4 +1,4 @@
-"""The commands: `python -m routine_grammar check | convert | demo | explain | lark | show | tools`."""
+"""The commands: `python -m routine_grammar check | convert | demo | explain | lark | prepare | show | tools`."""
 
 from __future__ import annotations
 
@@ -101,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_tools(show, required=False)
     show.add_argument("--as", dest="form", choices=("mermaid", "svg"), default="mermaid", help="default: %(default)s")
     show.set_defaults(command=_show)
+    prepare = commands.add_parser("prepare", help="compile machine code, once for an installation", allow_abbrev=False)
+    prepare.set_defaults(command=_prepare)
     return parser
 
 
@@ -260,6 +262,13 @@ async def _tools_of_servers(config: Path, record: Path | None) -> tuple[Tool, ..
             except OSError as error:
                 raise ToolError(f"{record}: can't be written: {error.strerror or error}") from error
         return servers.tools
+
+
+def _prepare(_: argparse.Namespace) -> int:
+    from routine_grammar.warm_up import warm_up
+
+    print(f"machine code is in {warm_up()}")
+    return 0
 
 
 def _count(number: int, noun: str) -> str:

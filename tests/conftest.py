@@ -13,6 +13,8 @@ from routine_grammar import Vocabulary, compile_routine
 from routine_grammar.api import CompiledRoutine
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.engines.vllm.environment import hide_broken_packages
+from routine_grammar.jit import builds
+from routine_grammar.warm_up import warm_up
 from tests.compatibility import record
 from tests.scale import SCALE
 from tests.servers import ONE_CORE, running_server
@@ -81,3 +83,12 @@ def base_url() -> Iterator[str]:
     """A real server process with the demo model: its base URL, `…/v1`."""
     with running_server() as url:
         yield url
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _all_machine_code_is_made_ahead() -> Iterator[None]:
+    """Nothing that tests do compiles what `warm_up` has not: so no request waits for a compiler."""
+    warm_up()
+    before = builds()
+    yield
+    assert {name: number for name, number in builds().items() if number != before.get(name, 0)} == {}

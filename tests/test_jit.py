@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from routine_grammar.automaton import step
-from routine_grammar.jit import COMPILED, PACKAGE, cache_folder
+from routine_grammar.jit import COMPILED, COMPLETE, PACKAGE, cache_folder
 
 
 def test_every_module_with_compiled_functions_is_part_of_the_cache_s_name() -> None:
@@ -36,6 +36,25 @@ def test_the_cache_is_where_it_may_be_written(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder().parent == tmp_path
+
+
+def test_what_was_put_beside_modules_that_are_read_only_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, home = tmp_path / "package", tmp_path / "home"
+    for file in COMPILED:
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PACKAGE / file, package / file)
+    beside = cache_folder("", package)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    beside.mkdir(parents=True)
+    (beside / "step.nbi").write_bytes(b"some of it")
+    assert not cache_folder("", package).exists()
+    (beside / COMPLETE).touch()
+    copied = cache_folder("", package)
+    assert (copied, (copied / "step.nbi").read_bytes()) == (home / beside.name, b"some of it")
+    (copied / "step.nbi").write_bytes(b"own")
+    assert (cache_folder("", package) / "step.nbi").read_bytes() == b"own"
+    assert list(home.iterdir()) == [copied]
 
 
 def test_what_is_compiled_is_kept_there() -> None:

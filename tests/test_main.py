@@ -10,6 +10,7 @@ import pytest
 
 from routine_grammar.__main__ import main
 from routine_grammar.demo.catalogue import demo_folder, demo_routines
+from routine_grammar.jit import is_complete
 from routine_grammar.routine import Routine, to_yaml
 
 TOOLS = str(demo_folder() / "tools.json")
@@ -289,3 +290,9 @@ def test_lark_at_a_position_has_every_way_whichever_keys_are_live(capsys: Captur
     assert all(tool in inside for tool in ("note", "ask", "read_page", "post"))
     assert main(["lark", *listed, "1"]) == 0
     assert "post" in capsys.readouterr().out  # the way of an empty list
+
+
+def test_machine_code_is_prepared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare"]) == 0
+    folder = Path(capsys.readouterr().out.removeprefix("machine code is in ").strip())
+    assert is_complete(folder)

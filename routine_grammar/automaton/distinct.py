@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from routine_grammar.grammar.tree import Call, Distinct, Grammar, reachable
 MAX_SEARCHED = 500  # places looked at for a way to the end, and some more for each element that a list has
 SEARCHED_AN_ELEMENT = 50
 MAX_KEPT = 1_000  # configurations of which it is kept how they go on
+_NOTHING_KNOWN: Mapping[int, Any] = MappingProxyType({})
 
 
 class Listed(NamedTuple):
@@ -41,6 +43,16 @@ class Watched(NamedTuple):
 
     row: Configuration
     lists: Lists
+
+    @property
+    def after(self) -> Mapping[int, Watched]:
+        """Where tokens lead is not kept: it depends on the elements."""
+        return _NOTHING_KNOWN
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is known that nothing is forced: never."""
+        return False
 
 
 class _Shortest(NamedTuple):

@@ -20,13 +20,14 @@ import numpy.typing as npt
 from routine_grammar.automaton.automaton import Automaton, Piece
 from routine_grammar.automaton.distinct import Watch, Watched, elements, followed
 from routine_grammar.automaton.marks import BEGINS_ELEMENT, ENDS_ELEMENT, Event, events_of_tokens
-from routine_grammar.automaton.step import DEAD, HEAD, STACK, Configuration
+from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, STACK, Configuration
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
 from routine_grammar.masks import walks
 from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
-from routine_grammar.masks.rows import Row, Run, TokenRows
+from routine_grammar.masks.row import Row
+from routine_grammar.masks.rows import Run, TokenRows
 
 MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
 MAX_LIKELY = 64  # tokens of which it is told exactly how many more they need
@@ -58,6 +59,8 @@ class DistinctRows:
     def __init__(self, plain: TokenRows) -> None:
         self.automaton = plain.automaton
         self.vocabulary = plain.vocabulary
+        self.shared = plain.shared
+        self.farthest_of_all = NO_BOUNDS  # it depends on the elements
         self._plain = plain
         self._watch = Watch(plain.automaton)
         self._suspects: OrderedDict[bytes, Suspects] = OrderedDict()
@@ -123,7 +126,7 @@ class DistinctRows:
                 if number < len(allowed) and allowed[number] == token and after is not None:
                     needed[number] = self.fewest_tokens(after)
             self._keep_way(place, allowed, needed)
-        return Reach(allowed, needed.astype(np.int32), self.vocabulary.words)
+        return Reach(allowed, needed.astype(np.int32), self.vocabulary.words, self.row(place).ends)
 
     def _going_on(self, place: Watched, allowed: Ids) -> tuple[set[int], npt.NDArray[np.bool_]]:
         """Of the allowed tokens those, some at most, that go on in a string as it does in an element that is there.

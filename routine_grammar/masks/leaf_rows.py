@@ -6,6 +6,7 @@ import threading
 import weakref
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -17,10 +18,13 @@ from routine_grammar.automaton.step import DEAD, HEAD, STACK
 from routine_grammar.automaton.tables import Addresses, Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
-from routine_grammar.masks.vocabulary import Trie, Vocabulary, build_trie
+from routine_grammar.masks.row import Ends, Row
+from routine_grammar.masks.trie import Trie, build_trie
+from routine_grammar.masks.vocabulary import Vocabulary
 
 Ids = npt.NDArray[np.int32]
 MAX_REACH_BYTES = 64 * 2**20
+MAX_ENDS = 256  # sets of tokens that end a text, kept for requests to come
 
 
 class LeafRow:
@@ -78,13 +82,17 @@ class Landing(NamedTuple):
 
 
 class Reach:
-    """The tokens allowed at a place, sorted, and how few further `needed` tokens suffice to end the text after each."""
+    """The tokens allowed at a place, sorted, and how few further `needed` tokens suffice to end the text after each.
 
-    def __init__(self, tokens: Ids, needed: Ids, words: int) -> None:
+    `ends`: the text may end there.
+    """
+
+    def __init__(self, tokens: Ids, needed: Ids, words: int, ends: bool) -> None:
         self.tokens = tokens
         self.needed = needed
+        self.ends = ends
         self._levels: list[int] = np.unique(needed).tolist()
-        self._rows: dict[int, Ids] = {}
+        self._rows: dict[int, Row] = {}
         self._words = words
 
     @property
@@ -97,14 +105,22 @@ class Reach:
         """The bytes of all that may be kept."""
         return self.tokens.nbytes + self.needed.nbytes + 4 * self._words * len(self._levels)
 
-    def row(self, most: int) -> Ids:
-        """The packed row, int32, of the tokens after which so many suffice."""
-        level = bisect_right(self._levels, most)
+    def row(self, left: int) -> Row:
+        """The tokens after which so many suffice.
+
+        An engine may set a budget that is too small by now: then as many as the shortest way needs, for never an empty set.
+        """
+        level = bisect_right(self._levels, left if self.ends else max(left, self.least))
         if level not in self._rows:
-            row = np.zeros(self._words, np.uint32)
-            set_bits(row, self.tokens[self.needed <= most])
-            self._rows[level] = row.view(np.int32)
+            base = np.zeros(self._words, np.uint32)
+            set_bits(base, self.tokens[self.needed <= (self._levels[level - 1] if level else -1)])
+            self._rows[level] = Row(base, np.zeros(0, np.int32), self.ends)
         return self._rows[level]
+
+    def without(self, tokens: Ids) -> Reach:
+        """The same but for some tokens."""
+        kept = ~np.isin(self.tokens, tokens)
+        return Reach(self.tokens[kept], self.needed[kept], self._words, self.ends)
 
 
 class Reaches:
@@ -150,6 +166,8 @@ class VocabularyRows:
         self._exits = np.zeros(vocabulary.size, np.int32)
         self.scratch = np.zeros((3, max(vocabulary.size, 64)), np.int32)
         self._uncounted = np.zeros(vocabulary.size, np.int32)  # how many characters exits complete that are not counted
+        self._ends: dict[frozenset[int], Ends] = {}
+        self._singles: dict[int, Row] = {}
 
     @classmethod
     def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
@@ -159,6 +177,21 @@ class VocabularyRows:
             if made is None:
                 made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
             return made
+
+    def ends(self, ids: Iterable[int] | None) -> Ends:
+        """Tokens that end a text, the same object for the same ones; None: those of the vocabulary."""
+        key = frozenset(self.vocabulary.eos if ids is None else ids)
+        with self.lock:
+            if key not in self._ends:
+                if len(self._ends) >= MAX_ENDS:
+                    self._ends.clear()
+                self._ends[key] = Ends(key, self.vocabulary.tokens)
+            return self._ends[key]
+
+    def single(self, token: int) -> Row:
+        """The row of one token."""
+        row = self._singles.get(token)
+        return row if row is not None else self._singles.setdefault(token, Row.single(token))
 
     def leaf_row(self, state: int, t: Handle) -> LeafRow:
         """The leaf row of a leaf state, made on first use."""

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton.automaton import Piece
+from routine_grammar.automaton.step import NO_BOUNDS
 from routine_grammar.errors import GrammarError, VocabularyError
-from routine_grammar.masks.bits import BITS, clear_bits, set_bits
 from routine_grammar.masks.distinct import AnyPlace, AnyRows
-from routine_grammar.masks.leaf_rows import Reach
-from routine_grammar.masks.rows import Row, Run
+from routine_grammar.masks.row import NO_TOKEN, Row
+from routine_grammar.masks.rows import Run
 
 # Where a sequence stands after its last token (None: none yet), and how many tokens it is into a run of forced ones, where one
 # was looked for.
@@ -45,13 +45,12 @@ class Matcher:
         self.words = rows.vocabulary.words  # of a packed row, 32 bits each
         self.size = rows.vocabulary.size  # of the vocabulary, in tokens
         self._canonical = canonical
-        self._ends = frozenset(rows.vocabulary.eos if eos is None else eos)
-        self._eos = np.array(sorted(self._ends), np.int32)
-        tokens = rows.vocabulary.tokens
-        self._spelling_ends = np.array([end for end in sorted(self._ends) if end < len(tokens) and tokens[end]], np.int32)
+        self._ending = rows.shared.ends(eos)
+        self._ends = self._ending.ids
         self._history: list[_Step] = [(rows.start(), None, None, 0)]
         self._finished_at: int | None = None
         self._text_budget: int | None = None
+        self._free_until = NO_BOUNDS  # so many steps of the history the budget does not matter, wherever the text is
         if budget is not None:
             if budget < (shortest := self.fewest_tokens):
                 raise GrammarError(f"the shortest text of the grammar needs {shortest} tokens; the budget is {budget}")
@@ -60,6 +59,7 @@ class Matcher:
     def limit(self, budget: int) -> None:
         """Allow `budget` tokens in all from now on, the end-of-text token among them where there is room for it."""
         self._text_budget = budget - (self.tokens + self.fewest_tokens < budget)
+        self._free_until = self._text_budget - self._rows.farthest_of_all
 
     @property
     def tokens(self) -> int:
@@ -91,11 +91,15 @@ class Matcher:
         Raises `VocabularyError` for an id outside the vocabulary. The budget is not checked here: a token over it is an
         engine's doing, and legal text.
         """
+        place, _, run, taken = self._history[-1]
+        known = place.after.get(token_id)
+        if known is not None and run is None and token_id not in self._ends and self._finished_at is None:
+            self._history.append((known, token_id, None, 0))  # nearly always
+            return True
         if not 0 <= token_id < self.size:
             raise VocabularyError(f"token id {token_id} is outside the vocabulary of {self.size} tokens")
         if self.finished:
             return False
-        place, _, run, taken = self._history[-1]
         if token_id in self._ends:
             if not self.may_end:
                 return False
@@ -145,55 +149,32 @@ class Matcher:
 
     def allowed(self) -> npt.NDArray[np.int32]:
         """The ids of all tokens allowed next, sorted, ends of text among them."""
-        if self.finished:
-            return np.zeros(0, np.int32)
+        return self.row().allowed
+
+    def row(self) -> Row:
+        """The tokens allowed next, ends of text among them."""
+        place, _, run, taken = self._history[-1]
+        if self._finished_at is not None:
+            return NO_TOKEN
+        if len(self._history) <= self._free_until:  # nearly always
+            if place.is_free or not self._canonical:
+                return self._rows.row(place).whole(self._ending)
+            if run is not None and taken < len(run.tokens) and run.tokens[taken] not in self._ends:
+                return self._rows.shared.single(run.tokens[taken])
         if (forced := self._forced_token()) is not None:
-            return np.array([forced], np.int32)
-        row = self._rows.row(self._place)
+            return self._rows.shared.single(forced)
         if (left := self._tokens_left()) is None:
-            ids = row.allowed
-            ids = ids[~np.isin(ids, self._spelling_ends)] if len(self._spelling_ends) else ids
-        else:
-            reach = self._reach()
-            ids = reach.tokens[reach.needed <= self._most(reach, left, row)]
-        return np.union1d(ids, self._eos).astype(np.int32) if row.ends else ids
-
-    def _reach(self) -> Reach:
-        """How far the end is after each token that the grammar allows, but those that end a text and are none of it here."""
+            return self._rows.row(self._place).whole(self._ending)
         reach = self._rows.reach(self._place)
-        if not len(self._spelling_ends):
-            return reach
-        within = ~np.isin(reach.tokens, self._spelling_ends)
-        return Reach(reach.tokens[within], reach.needed[within], self.words)
-
-    def _most(self, reach: Reach, left: int, row: Row) -> int:
-        """How many tokens may be needed behind the next one.
-
-        An engine may set a budget that is too small by now: then as many as the shortest way needs, for never an empty set.
-        """
-        return left if row.ends else max(left, reach.least)
+        if len(self._ending.within):
+            reach = reach.without(self._ending.within)
+        return reach.row(left).whole(self._ending)
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:
         """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""
         if len(row) < self.words:
             raise VocabularyError(f"a row of {len(row)} words can't hold {self.size} tokens")
-        if self.finished:
-            row[:] = 0
-        elif (forced := self._forced_token()) is not None:
-            row.fill(0)
-            row[forced >> 5] = BITS[forced & 31]
-        else:
-            allowed = self._rows.row(self._place)
-            if (left := self._tokens_left()) is None:
-                allowed.write(row)
-                if len(self._spelling_ends):
-                    clear_bits(row.view(np.uint32), self._spelling_ends)
-            else:
-                reach = self._reach()
-                row[: self.words] = reach.row(self._most(reach, left, allowed))
-                row[self.words :] = 0
-            if allowed.ends:
-                set_bits(row.view(np.uint32), self._eos)
+        self.row().write(row)
 
     def forced_pieces(self) -> list[Piece]:
         """The only bytes and marker symbols that can come next, up to the first choice."""
@@ -216,22 +197,23 @@ class Matcher:
             if run.tokens[place] in self._ends:
                 return tokens
             tokens.append(run.tokens[place])
-        if run.ends and len(self._eos) and len(tokens) != most:
+        if run.ends and self._ends and len(tokens) != most:
             tokens.append(int(self._likely_end()))
         return tokens
 
     def _likely_end(self) -> int:
         """Of the tokens that end a text, the one that the vocabulary has for it."""
-        return next((token for token in self._rows.vocabulary.eos if token in self._ends), self._eos[0])
+        return next((token for token in self._rows.vocabulary.eos if token in self._ends), min(self._ends))
 
     def _run(self) -> tuple[Run, int]:
         """The run of forced tokens that the sequence is in, and how many of them were taken."""
         place, token, run, taken = self._history[-1]
-        if run is None:
-            run = self._rows.run(place, token)
-            taken = 0
-            self._history[-1] = (place, token, run, taken)
-        return run, taken
+        if run is not None:
+            return run, taken
+        run = self._rows.run(place, token)
+        if run.tokens:
+            self._history[-1] = (place, token, run, 0)
+        return run, 0
 
     def _forced_token(self) -> int | None:
         """The token to which a canonical matcher narrows what is allowed; None where there is none, or no budget for it.
@@ -242,7 +224,7 @@ class Matcher:
             return None
         run, taken = self._run()
         if taken == len(run.tokens):
-            return int(self._likely_end()) if run.ends and len(self._eos) else None
+            return int(self._likely_end()) if run.ends and self._ends else None
         return run.tokens[taken] if run.tokens[taken] not in self._ends and self._suffices(run, taken) else None
 
     def _suffices(self, run: Run, place: int, ahead: int = 0) -> bool:
@@ -263,7 +245,7 @@ class Matcher:
 
     def _is_forced(self, token: int) -> bool:
         if token in self._ends:
-            return self.may_end and set(self.allowed().tolist()) <= set(self._eos.tolist())
+            return self.may_end and set(self.allowed().tolist()) <= self._ends
         pieces = self.forced_pieces()
         data = self._rows.vocabulary.tokens[token]
         if data:

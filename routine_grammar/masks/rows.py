@@ -20,45 +20,12 @@ from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
+from routine_grammar.masks.row import Row
 from routine_grammar.masks.spelling import spell, text_before
-from routine_grammar.masks.vocabulary import Trie
+from routine_grammar.masks.trie import Trie
 
 MAX_RUN = 4096  # tokens
 MAX_PLACES = 4096  # of a grammar, kept for sequences to come
-_NO_TOKENS = np.zeros(0, np.int32)
-
-
-class Row:
-    """The tokens allowed in one configuration: those of `base`, and those of `packed`; `ends`: the text may end here.
-
-    `packed` [2 * n] int32 has words of a packed row, 32 tokens each, behind their places.
-    """
-
-    __slots__ = ("_beneath", "base", "ends", "packed")
-
-    def __init__(self, base: Bitmap | None, packed: Ids, ends: bool) -> None:
-        self.base = base
-        self.packed = packed
-        self.ends = ends
-        self._beneath = _NO_TOKENS if base is None else base.view(np.int32)
-
-    @classmethod
-    def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
-        """The row of a base and some tokens."""
-        packed = np.empty(2 * len(tokens), np.int32)
-        used = walks.pack(tokens, packed, np.zeros(1 + (int(tokens.max(initial=0)) >> 5), np.int32))
-        return cls(base, packed[: 2 * used].copy(), ends)
-
-    def write(self, out: Ids) -> None:
-        """Overwrite a packed row, int32, with the tokens' bits."""
-        walks.write_row(out, self._beneath, self.packed)
-
-    @property
-    def allowed(self) -> Ids:
-        """The allowed token ids, sorted; ends of text not among them."""
-        out = np.zeros(max(len(self._beneath), 1 + int(self.packed[::2].max(initial=-1))), np.int32)
-        self.write(out)
-        return np.flatnonzero(np.unpackbits(out.view(np.uint8), bitorder="little")).astype(np.int32)
 
 
 class Run(NamedTuple):
@@ -105,7 +72,8 @@ class TokenRows:
     def __init__(self, automaton: Automaton, rows: VocabularyRows) -> None:
         self.automaton = automaton
         self.vocabulary = rows.vocabulary
-        self._shared = rows
+        self.shared = rows
+        self.farthest_of_all = automaton.farthest
         self._places: dict[bytes, Place] = {}
         self._rows: dict[bytes, Row] = {}
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
@@ -142,7 +110,7 @@ class TokenRows:
             key = self._row_key(place)
             row = self._rows.get(key)
             if row is None:
-                with self._shared.lock:
+                with self.shared.lock:
                     row = self._rows[key] = self._make(place.configuration)
             place.row = row
         return row
@@ -153,7 +121,7 @@ class TokenRows:
         if not configuration[3]:
             return place.key
         low, high = self._left(configuration)
-        most = self._shared.counted_row(int(configuration[0]), self.automaton.handle).most
+        most = self.shared.counted_row(int(configuration[0]), self.automaton.handle).most
         if self._is_tight(low, high, most):
             return place.key
         key = configuration.copy()
@@ -182,11 +150,11 @@ class TokenRows:
 
     def reach(self, place: Place) -> Reach:
         """The tokens of `row(place)`, and how few further ones suffice to end the text after each."""
-        with self._shared.lock:
-            known = self._shared.reaches.get(place)
+        with self.shared.lock:
+            known = self.shared.reaches.get(place)
             if known is None:
                 known = self._reach(place)
-                self._shared.reaches.put(place, known)
+                self.shared.reaches.put(place, known)
             return known
 
     def run(self, place: Place, token: int | None) -> Run:
@@ -199,7 +167,7 @@ class TokenRows:
         before = text_before(self.vocabulary, token)
         run = place.runs.get(before)
         if run is None:
-            with self._shared.lock:
+            with self.shared.lock:
                 run = self._run(place, before)
             if run is _NO_RUN:
                 place.is_free = True
@@ -270,7 +238,7 @@ class TokenRows:
         for group in self.grouped(configuration):
             of_token[group.tokens] = self.fewest_tokens(self.place(group.lead))
         needed[~symbols] = of_token[allowed[~symbols]]
-        return Reach(allowed, needed, self.vocabulary.words)
+        return Reach(allowed, needed, self.vocabulary.words, self.row(place).ends)
 
     def grouped(self, configuration: Configuration) -> list[Group]:
         """The tokens with bytes that a configuration allows, by the one that they lead to."""
@@ -278,30 +246,30 @@ class TokenRows:
         if state >= SKELETON:
             return self._grouped_in(configuration, self.vocabulary.trie)
         low, high = self._left(configuration)
-        if configuration[3] and self._is_tight(low, high, self._shared.counted_row(state, t).most):
+        if configuration[3] and self._is_tight(low, high, self.shared.counted_row(state, t).most):
             return self._grouped_in(configuration, self.vocabulary.trie)
         after = self._returned(configuration)
         found = list(self._landed(configuration, after, t))
-        leaf, counted = self._shared.leaf_row(state, t), bool(configuration[3])
-        exit_counts = self._shared.counted_row(state, t).exit_counts if counted else leaf.exits
+        leaf, counted = self.shared.leaf_row(state, t), bool(configuration[3])
+        exit_counts = self.shared.counted_row(state, t).exit_counts if counted else leaf.exits
         for rests, lead, _ in self._grouped_in(after, leaf.rests):
             tokens = [leaf.exits[leaf.exits_of(rest)] for rest in rests]
             if counted:
                 within = (exit_counts >= low) & (exit_counts <= high)
                 tokens = [ids[within[leaf.exits_of(rest)]] for ids, rest in zip(tokens, rests, strict=True)]
             found.append(Group(np.concatenate(tokens), lead))
-        if self._shared.library.accepting[state] and not counted:
+        if self.shared.library.accepting[state] and not counted:
             found += self.grouped(after)
         return [group for group in found if len(group.tokens)]
 
     def _landed(self, configuration: Configuration, after: Configuration, t: Handle) -> Iterator[Group]:
         """The tokens that stay in the leaf at hand, or end it with their last byte, by where they lead."""
-        for state, completed, tokens in self._shared.landings(int(configuration[0]), t):
+        for state, completed, tokens in self.shared.landings(int(configuration[0]), t):
             lead = (after if state == RETURN else configuration).copy()
             if configuration[3]:
                 low, high = self.automaton.library.bounds[configuration[3], :2].tolist()
                 count = int(configuration[2]) + completed
-                needed = 0 if state == RETURN else stepping.needed(t, int(self._shared.library.counted[state]), low - count)
+                needed = 0 if state == RETURN else stepping.needed(t, int(self.shared.library.counted[state]), low - count)
                 if (state == RETURN and count < low) or (high != NO_BOUNDS and count + needed > high):
                     continue
                 if state != RETURN:
@@ -313,7 +281,7 @@ class TokenRows:
     def _grouped_in(self, configuration: Configuration, trie: Trie) -> list[Group]:
         """The tokens of a trie that a configuration allows, by the one that they lead to."""
         groups = np.zeros(len(trie.same), np.int32)
-        rows, room = self._shared.rows, 64
+        rows, room = self.shared.rows, 64
         while True:
             leads = np.zeros((room, len(configuration)), np.int32)
 
@@ -337,9 +305,9 @@ class TokenRows:
             return self._collect(configuration, None)
         if configuration[3]:
             return self._counted(configuration, t)
-        leaf = self._shared.leaf_row(state, t)
+        leaf = self.shared.leaf_row(state, t)
         row = self._collect(configuration, leaf.base, leaf.handle)
-        if not self._shared.library.accepting[state]:
+        if not self.shared.library.accepting[state]:
             return row
         beside = self.row(self.place(self._returned(configuration)))
         return Row.of(leaf.base, np.concatenate([Row(None, row.packed, False).allowed, beside.allowed]), row.ends)
@@ -348,7 +316,7 @@ class TokenRows:
         """The row inside a leaf whose characters are counted."""
         state = int(configuration[0])
         low, high = self._left(configuration)
-        leaf, counted = self._shared.leaf_row(state, t), self._shared.counted_row(state, t)
+        leaf, counted = self.shared.leaf_row(state, t), self.shared.counted_row(state, t)
         if self._is_tight(low, high, counted.most):
             return self._collect(configuration, None)
         base = leaf.base
@@ -361,10 +329,10 @@ class TokenRows:
 
     def _collect(self, row: Configuration, base: Bitmap | None, exits: Handle = 0, low: int = 0, high: int = NO_BOUNDS) -> Row:
         """The row of a configuration, its base given: with the tokens that leave a leaf, where it is in one and has `exits`."""
-        done, scratch = self._done, self._shared.scratch
+        done, scratch = self._done, self.shared.scratch
         self.automaton.skeleton.drive(
             *(walks.collect, row, self.vocabulary.trie.handle, exits, low, high, self._symbol_ids),
-            *(self._shared.rows, scratch, done),
+            *(self.shared.rows, scratch, done),
         )
         used, ends = done.tolist()
         return Row(base, scratch[1, : 2 * used].copy(), ends == 1)

@@ -15,37 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.automaton.tables import Addresses
 from routine_grammar.errors import VocabularyError
+from routine_grammar.masks.trie import Trie, build_trie
 
-Ids = npt.NDArray[np.int32]
 MAX_TOKENS = 1 << 22
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
-
-
-# Places of a trie's arrays behind its handle.
-BYTES, DEPTHS, SKIPS, TOKENS, SAME, ROOTS = range(1, 7)
-LAST_OF_TRIE = ROOTS
-
-
-class Trie:
-    """A trie in preorder: node i has `byte[i]` at `depth[i]` (from 0), and `skip[i]` is the next node outside its subtree.
-
-    `token[i]` is a token that ends at the node, or -1; `same[token]` the next token of equal bytes, or -1. `root[b]` is the
-    node of first byte b, or -1. All int32 but `byte`. Compiled code finds them by `handle`, as long as this lives.
-    """
-
-    def __init__(self, byte: npt.NDArray[np.uint8], depth: Ids, skip: Ids, token: Ids, same: Ids, root: Ids) -> None:
-        self.byte, self.depth, self.skip, self.token, self.same, self.root = byte, depth, skip, token, same, root
-        self._addresses = Addresses(LAST_OF_TRIE)
-        self.set_in(self._addresses)
-        self.handle = self._addresses.handle
-
-    def set_in(self, addresses: Addresses) -> None:
-        """Have compiled code find the trie by other addresses, too, of which it has the first."""
-        arrays: tuple[npt.NDArray[Any], ...] = (self.byte, self.depth, self.skip, self.token, self.same, self.root)
-        for place, array in zip((BYTES, DEPTHS, SKIPS, TOKENS, SAME, ROOTS), arrays, strict=True):
-            addresses.set(place, array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,42 +169,3 @@ def _byte_fallback_bytes(text: str) -> bytes:
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         return bytes((int(text[3:5], 16),))
     return text.replace("▁", " ").encode()
-
-
-def build_trie(tokens: Sequence[bytes]) -> Trie:
-    """The trie over all tokens that are not empty."""
-    same = np.full(len(tokens), -1, np.int32)
-    byte = bytearray()
-    depth: list[int] = []
-    skip: list[int] = []
-    token: list[int] = []
-    path: list[int] = []
-    previous = b""
-    for data, index in sorted((data, index) for index, data in enumerate(tokens) if data):
-        common = 0
-        for ours, theirs in zip(data, previous, strict=False):
-            if ours != theirs:
-                break
-            common += 1
-        if common == len(data) == len(previous):
-            same[index], token[path[-1]] = token[path[-1]], index
-            continue
-        while len(path) > common:
-            skip[path.pop()] = len(byte)
-        for place in range(common, len(data)):
-            path.append(len(byte))
-            byte.append(data[place])
-            depth.append(place)
-            skip.append(0)
-            token.append(-1)
-        token[path[-1]] = index
-        previous = data
-    while path:
-        skip[path.pop()] = len(byte)
-    nodes = np.frombuffer(bytes(byte), np.uint8)
-    root = np.full(256, -1, np.int32)
-    node = 0
-    while node < len(nodes):
-        root[nodes[node]] = node
-        node = skip[node]
-    return Trie(nodes, np.array(depth, np.int32), np.array(skip, np.int32), np.array(token, np.int32), same, root)

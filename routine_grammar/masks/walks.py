@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from numba import carray
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.pools import EXPAND, NEW_POINTS, NEW_STATES, USED
@@ -36,8 +37,8 @@ from routine_grammar.automaton.tables import (
     leaf_next,
     put,
 )
-from routine_grammar.jit import jit
-from routine_grammar.masks.vocabulary import BYTES, DEPTHS, LAST_OF_TRIE, ROOTS, SAME, SKIPS, TOKENS
+from routine_grammar.jit import jit, pointer
+from routine_grammar.masks.trie import BYTES, DEPTHS, LAST_OF_TRIE, ROOTS, SAME, SKIPS, TOKENS
 
 Ids = npt.NDArray[np.int32]
 
@@ -430,8 +431,41 @@ def pack(tokens: Ids, packed: Ids, slots: Ids) -> int:
 
 @jit
 def write_row(out: Ids, base: Ids, packed: Ids) -> None:
-    """Overwrite a packed row with a base, which may be shorter, and some words beside it."""
+    """Overwrite a packed row with a base, which may be shorter, and some words beside it; those outside of it are left out."""
     out[: len(base)] = base
     out[len(base) :] = 0
+    set_words(out, packed)
+
+
+@jit
+def set_words(row: Ids, packed: Ids) -> None:
+    """Set the bits of some words of a row, each behind its place; those outside of the row are left out."""
     for place in range(0, len(packed), 2):
-        out[packed[place]] |= packed[place + 1]
+        if 0 <= packed[place] < len(row):
+            row[packed[place]] |= packed[place + 1]
+
+
+@jit
+def write_rows(out: int, words: int, rows: npt.NDArray[np.int64], written: npt.NDArray[np.int64]) -> None:
+    """Overwrite packed rows, int32 of so many words each from the address `out` on, where they differ from what was written.
+
+    A row stands at an address: the address of its base and its length, and those of its words beside it. `written` are the
+    rows that are there, and then those that are.
+    """
+    for line in range(len(rows)):
+        if rows[line] == written[line]:
+            continue
+        row = carray(pointer(out + 4 * words * line), (words,), np.int32)
+        wanted = carray(pointer(rows[line]), (4,), np.int64)
+        before = carray(pointer(written[line]), (4,), np.int64)
+        base = carray(pointer(wanted[0]), (wanted[1],), np.int32)
+        if before[0] == wanted[0] and before[1] == wanted[1]:
+            beside = carray(pointer(before[2]), (before[3],), np.int32)
+            for at in beside[::2]:
+                if 0 <= at < words:
+                    row[at] = base[at] if at < len(base) else 0
+        else:
+            row[: len(base)] = base
+            row[len(base) :] = 0
+        set_words(row, carray(pointer(wanted[2]), (wanted[3],), np.int32))
+        written[line] = rows[line]

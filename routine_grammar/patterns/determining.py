@@ -59,7 +59,9 @@ def determined(flat: Flat, *, everywhere: bool, states: int, work: int) -> Deter
     if code == _TOO_MUCH_WORK:
         raise GrammarTooLargeError(f"a pattern needs more than {work} steps, the bound, to become an automaton")
     first = np.arange(contexts if everywhere else 1, dtype=np.int32)
-    return minimized(table, ends, first if starts > 1 else np.zeros_like(first))
+    # Of a whole text it is only told whether it may end where nothing follows.
+    told = ends if everywhere else ends & np.uint64(1)
+    return minimized(table, told, first if starts > 1 else np.zeros_like(first))
 
 
 @jit

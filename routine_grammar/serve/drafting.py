@@ -53,7 +53,7 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
     """
     asked = args.routine_drafts
     given = args.speculative_config or {}
-    if given.get("method") == "custom_class" and given == speculative_config(given.get("num_speculative_tokens", 0)):
+    if given == {**speculative_config(), "num_speculative_tokens": given.get("num_speculative_tokens")}:
         args.speculative_config, asked = None, given["num_speculative_tokens"] if asked is None else asked
     if asked is not None and not 0 <= asked <= MAX_DRAFTS:
         raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")

@@ -270,8 +270,9 @@ def _dialect(parser: str, tokenizer: Any) -> str:
 
 def _first_turns(catalogue: Catalogue, tokenizer: Any) -> list[tuple[Turn, int]]:
     """Give the catalogue the model's vocabulary; return the first turn of every Routine, and how few tokens it needs."""
-    from routine_grammar.engines.vllm.grammars import CompiledGrammars
+    from routine_grammar.engines.vllm.grammars import CompiledGrammars, make_ready
 
+    make_ready(tokenizer)
     grammars = CompiledGrammars.of(tokenizer)
     catalogue.vocabulary = grammars.vocabulary
     turns = []

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
@@ -196,6 +196,7 @@ operations = st.sampled_from(("and", "but not", "or", "not"))
 
 @settings(max_examples=200 * SCALE, deadline=None)
 @given(expressions(), expressions("^", r"\Z"), operations, st.lists(texts, min_size=1, max_size=10))
+@example(".", "a^", "but not", ["", "a", "b"])
 def test_languages_combined_and_written_back(first: str, second: str, operation: str, candidates: list[str]) -> None:
     judges = compiled(first), compiled(second)
     assume(all(judges))

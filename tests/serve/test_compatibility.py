@@ -310,7 +310,7 @@ def test_preemption(server: Server, way: str) -> None:
 def test_abort(server: Server, way: str) -> None:
     chat = second(server)
     asked = chat.request(
-        model=MODEL, max_tokens=600, seed=1, n=2, extra_body={"chat_template_kwargs": {"enable_thinking": False}}
+        model=MODEL, max_tokens=600, seed=1, n=16, extra_body={"chat_template_kwargs": {"enable_thinking": False}}
     )
     whole = server.ask("whole", **asked).usage
     assert whole is not None

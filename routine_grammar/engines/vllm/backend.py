@@ -29,8 +29,6 @@ def multiplexer(inner: type[StructuredOutputBackend]) -> type[StructuredOutputBa
                 from routine_grammar.engines.vllm.request_grammar import RoutineGrammar
 
                 compiled = CompiledGrammars.of(self.tokenizer)
-                if compiled.vocabulary.encode is not None:
-                    compiled.vocabulary.encode("")  # which makes it, here and not in an engine step
                 canonical = EngineSettings.of(self.vllm_config).spelling is Spelling.CANONICAL
                 return RoutineGrammar(compiled.rows(grammar_spec), stop_token_ids or (), canonical=canonical)
             return super().compile_grammar(request_type, grammar_spec, stop_token_ids=stop_token_ids)

@@ -109,24 +109,27 @@ def sample_certain(runner: Any, logits: Any) -> Any:
     if not certain:
         return None
     for row, generator in runner.input_batch.generators.items():
-        pass_over(generator, len(certain.get(runner.input_batch.req_ids[row], ())), logits)
+        count = len(certain.get(runner.input_batch.req_ids[row], ()))
+        pass_over(generator, count, logits, in_64_bits=runner.sampler.use_fp64_gumbel)
     sampled = runner.sampler(logits=logits, sampling_metadata=runner.input_batch.sampling_metadata, predict_bonus_token=True)
     drafts = [certain.get(name, ()) for name in runner.input_batch.req_ids]
     return replace(sampled, sampled_token_ids=behind(drafts, sampled.sampled_token_ids))
 
 
-def pass_over(generator: Any, count: int, logits: Any) -> None:
+def pass_over(generator: Any, count: int, logits: Any, *, in_64_bits: bool = False) -> None:
     """Draw as vLLM does where it samples that many tokens: a seed gives one text, drafted or not.
 
-    `generator` is the request's. Source: vLLM's `TopKTopPSampler`, on the CPU and elsewhere.
+    `generator` is the request's; `in_64_bits`: under `--use-fp64-gumbel`. Source: vLLM's `TopKTopPSampler`, on the CPU and
+    elsewhere.
     """
     import torch
 
+    dtype = torch.float64 if in_64_bits else torch.float32
     for _ in range(count):
-        if logits.device.type == "cpu":
+        if logits.device.type == "cpu" and not in_64_bits:
             torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
         else:
-            torch.empty(logits.shape[-1], dtype=torch.float32, device=logits.device).exponential_(generator=generator)
+            torch.empty(logits.shape[-1], dtype=dtype, device=logits.device).exponential_(generator=generator)
 
 
 def behind(drafts: Any, sampled: Any) -> Any:

@@ -57,6 +57,10 @@ def patch_drafts() -> None:
             self.routine_drafts = most_drafts(vllm_config)  # settings that can't be end the start, and not a request
             self.routine_certain = drafts_are_certain(vllm_config)
             original(self, vllm_config)
+            if vllm_config.model_config.runner_type != "pooling" and not vllm_config.model_config.skip_tokenizer_init:
+                from routine_grammar.engines.vllm.grammars import make_ready  # in engine cores alone
+
+                make_ready(self.tokenizer)
 
         return __init__
 
@@ -86,10 +90,10 @@ def patch_drafts() -> None:
 def patch_scheduling() -> None:
     """Leave drafts out of a pass where others would pay for them, pad none, and mark a pass whose drafts are certain.
 
-    Why: drafts take the pass's tokens before requests that wait; beside some requests vLLM can't verify any (`bars_drafts`);
-    and a request whose prompt is cached but for one token gets drafts that are no tokens, so that each request of a pass has
-    as many, which ours have not. Goes when vLLM schedules drafts last, its rejection sampler takes every request, and padding
-    is a proposer's choice.
+    Why: drafts take the pass's tokens before requests that wait, and the cache's blocks before those that run; beside some
+    requests vLLM can't verify any (`bars_drafts`); and a request whose prompt is cached but for one token gets drafts that are
+    no tokens, so that each request of a pass has as many, which ours have not. Goes when vLLM schedules drafts last, its
+    rejection sampler takes every request, and padding is a proposer's choice.
     """
     from vllm.v1.core.sched.scheduler import Scheduler
 
@@ -106,17 +110,14 @@ def patch_scheduling() -> None:
         def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
             config = self.vllm_config.speculative_config
             barring, verifying = (_present(self, kind) for kind in _NOTED)
-            room = self.max_num_scheduled_tokens
             if is_ours(config):
                 # Where the number of drafts goes by that of requests, as this says, vLLM does not pad.
                 self.dynamic_sd_lookup = [config.num_speculative_tokens] * (self.max_num_running_reqs + 1)
-                room = room_for_drafts(len(self.running), room)
                 if verifying and self.structured_output_manager.routine_certain:
                     for request in filter(is_seeded, self.running):  # a pass that verifies draws otherwise
                         request.spec_token_ids = []
-            if may_be_ours(config) and (barring or room < config.num_speculative_tokens):
-                for request in self.running:
-                    request.spec_token_ids = [] if barring else request.spec_token_ids[:room]
+            if may_be_ours(config):
+                _trim_drafts(self, 0 if barring else config.num_speculative_tokens)
             output = original(self, *args, **kwargs)
             mark_certain(self, output)
             return output
@@ -270,6 +271,27 @@ def expand(output: Any, input_val: Any, cu_num_tokens: Any, replace_from: Any, r
     counts = torch.diff(cu_num_tokens, prepend=cu_num_tokens.new_zeros(1))
     values = torch.where(input_val == replace_from, torch.full_like(input_val, replace_to), input_val)
     output.copy_(torch.repeat_interleave(values, counts.to(torch.int64)))
+
+
+def _trim_drafts(scheduler: Any, most: int) -> None:
+    """Leave each running request at most so many drafts, and no more than nobody else pays for.
+
+    Half of a pass's tokens are others'; all of them are where vLLM takes no prompt in parts, and one waits. And drafts ask for
+    no room in the cache that a running request may need: where that is short, they end with the block that is there anyway.
+    """
+    running, room = scheduler.running, most
+    if is_ours(scheduler.vllm_config.speculative_config):
+        room = min(room, room_for_drafts(len(running), scheduler.max_num_scheduled_tokens))
+        if scheduler.waiting and not scheduler.scheduler_config.enable_chunked_prefill:
+            room = 0
+    manager, size = scheduler.kv_cache_manager, scheduler.block_size
+    blocks = manager.num_kv_cache_groups * len(running) * (1 + -(-room // size))
+    is_short = manager.block_pool.get_num_free_blocks() < blocks
+    if not is_short and room == scheduler.vllm_config.speculative_config.num_speculative_tokens:
+        return
+    for request in running:
+        if request.spec_token_ids:
+            request.spec_token_ids = request.spec_token_ids[: min(room, -request.num_tokens % size) if is_short else room]
 
 
 def _present(scheduler: Any, kind: str) -> bool:

@@ -10,16 +10,18 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import require_enough
-from routine_grammar.errors import GrammarError
+from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.payload import load_program
 from routine_grammar.masks.distinct import AnyRows, rows_of
 from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.vocabulary import Vocabulary
+from routine_grammar.warm_up import warm_up
 
 MAX_COMPILED = 1024
 
@@ -80,3 +82,16 @@ class CompiledGrammars:
         fewest = Matcher(rows).fewest_tokens
         if max_tokens is not None and max_tokens < fewest:
             raise GrammarError(f"max_tokens is {max_tokens}, and the shortest text that the grammar allows needs {fewest}")
+
+
+def make_ready(tokenizer: Any) -> None:
+    """Have ready what the first grammar would wait for: machine code, and what belongs to the tokenizer's vocabulary.
+
+    A tokenizer that no grammar can be enforced for is told to the first request that has one.
+    """
+    warm_up()
+    with suppress(VocabularyError):
+        vocabulary = CompiledGrammars.of(tokenizer).vocabulary
+        if vocabulary.encode is not None:
+            vocabulary.encode("")
+        _ = vocabulary.trie, vocabulary.blob, vocabulary.offsets, vocabulary.longest

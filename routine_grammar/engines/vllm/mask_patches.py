@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from routine_grammar.engines.vllm.patching import replace_method
+
+if TYPE_CHECKING:
+    from routine_grammar.masks.row import Row, RowBuffer
+
+_BUFFER = "routine_rows"  # set on vLLM's manager
 
 
 def apply_mask_patches() -> None:
@@ -16,7 +21,7 @@ def apply_mask_patches() -> None:
 
 
 def patch_rows() -> None:
-    """Fill the rows of a pass at once where all of them are of grammars of ours, and none has drafts.
+    """Write the rows of a pass at once, into a buffer of ours, where all are of grammars of ours, and none has drafts.
 
     Why: what vLLM does around each row, for drafts that are not there, takes longer than the row; and beyond 128 requests it
     shares rows out to threads, which only helps where a grammar lets go of the interpreter. Goes when vLLM's own loop costs
@@ -31,24 +36,41 @@ def patch_rows() -> None:
             structured_output_request_ids: Sequence[str],
             scheduled_spec_decode_tokens: Mapping[str, Sequence[int]],
         ) -> Any:
-            batch = [requests[name] for name in structured_output_request_ids]
-            grammars = [request.structured_output_request.grammar for request in batch]
-            rows = self._grammar_bitmask
-            ours = rows is not None and all(hasattr(grammar, "fill_row") for grammar in grammars)
-            if not ours or not batch or scheduled_spec_decode_tokens:
-                return original(self, requests, structured_output_request_ids, scheduled_spec_decode_tokens)
-            packed = rows.numpy()[: len(batch)]
-            for request, grammar, row in zip(batch, grammars, packed, strict=True):
-                if grammar.is_terminated() or self._get_constraint_bounds(request, ()).constraint_start > 0:
-                    row[:] = -1
-                else:
-                    grammar.fill_row(row)
-            return packed
+            theirs = self._grammar_bitmask
+            if not scheduled_spec_decode_tokens and structured_output_request_ids and theirs is not None:
+                rows = _rows_of(self, [requests[name] for name in structured_output_request_ids])
+                if rows is not None:
+                    return _buffer_of(self, *theirs.shape).write(rows)
+            return original(self, requests, structured_output_request_ids, scheduled_spec_decode_tokens)
 
         return grammar_bitmask
 
     parameters = ("self", "requests", "structured_output_request_ids", "scheduled_spec_decode_tokens")
     replace_method(StructuredOutputManager, "grammar_bitmask", parameters, replacement)
+
+
+def _rows_of(manager: Any, requests: Sequence[Any]) -> list[Row | None] | None:
+    """The row of each request, None for one that its grammar leaves free in this pass. None where a grammar is not ours."""
+    may_think = manager.reasoner_cls is not None and not manager.enable_in_reasoning
+    rows: list[Row | None] = []
+    for request in requests:
+        grammar = request.structured_output_request.grammar
+        if not hasattr(grammar, "row"):
+            return None
+        is_free = grammar.is_terminated() or (may_think and manager._get_constraint_bounds(request, ()).constraint_start > 0)
+        rows.append(None if is_free else grammar.row())
+    return rows
+
+
+def _buffer_of(manager: Any, lines: int, words: int) -> RowBuffer:
+    """The manager's buffer of ours, made with the first rows."""
+    buffer: RowBuffer | None = manager.__dict__.get(_BUFFER)
+    if buffer is None:
+        from routine_grammar.masks.row import RowBuffer  # where a grammar comes, and not with the plugin
+
+        buffer = RowBuffer(lines, words)
+        setattr(manager, _BUFFER, buffer)
+    return buffer
 
 
 def patch_cpu_masks() -> None:

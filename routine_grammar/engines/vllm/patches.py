@@ -81,8 +81,9 @@ def patch_budget() -> None:
             if is_payload(request.sampling_params.structured_outputs.grammar):
                 room = self.vllm_config.model_config.max_model_len - request.num_prompt_tokens
                 config = self.vllm_config.speculative_config
-                ahead = config.num_speculative_tokens if self.reasoner_cls and config and not is_ours(config) else 0
-                grammar.bind(request, min(request.max_tokens, room), ahead)
+                ahead = config.num_speculative_tokens if config and not is_ours(config) else 0
+                thinking = request if self.reasoner_cls and not self.enable_in_reasoning else None
+                grammar.bind(min(request.max_tokens, room), thinking, ahead)
             return grammar
 
         return _create_grammar

@@ -13,6 +13,7 @@ from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from routine_grammar.masks.distinct import AnyRows
 from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.row import Row
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,15 +31,19 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._ahead = 0
         self._before = -1  # tokens that the request said before the grammar
         self._failed = False
+        self._drafts = True
         self._bitmask: torch.Tensor | None = None
         self._packed: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
 
-    def bind(self, request: Any, most_tokens: int, ahead: int = 0) -> None:
-        """Follow a request's budget: it may have `most_tokens` output tokens, what it says before the grammar included.
+    def bind(self, most_tokens: int, thinking: Any = None, ahead: int = 0) -> None:
+        """Follow a request's budget: it may have `most_tokens` output tokens.
 
-        `ahead`: so many of those before the grammar may be drafts that the request does not count yet as masks are asked for.
+        `thinking` is the request where it may say something before the grammar, which counts too; `ahead`: so many of those
+        tokens may be drafts that it does not count yet as masks are asked for.
         """
-        self._request, self._most_tokens, self._ahead = request, most_tokens, ahead
+        self._most_tokens, self._request, self._ahead = most_tokens, thinking, ahead
+        if thinking is None:
+            self._matcher.limit(most_tokens)
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
         """Advance by tokens; False, and nothing advances, where one is not allowed, which ends the request with an error."""
@@ -63,11 +68,14 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def forced_tokens(self, most: int) -> list[int]:
         """At most so many tokens of the text that has to come next, to be drafted."""
+        if not self._drafts:
+            return []
         try:
             self._keep_budget()
             return self._matcher.forced_tokens(most)
         except Exception:
-            _LOG.exception("the grammar failed as its forced text was asked for: it is not drafted")
+            _LOG.exception("the grammar failed as its forced text was asked for: nothing of it is drafted any more")
+            self._drafts = False
             return []
 
     def rollback(self, num_tokens: int) -> None:
@@ -78,26 +86,24 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Write the allowed tokens into row `batch_index` of `bitmask` (int32 [rows, words], bit 1 = allowed)."""
         if bitmask is not self._bitmask:  # there is one a batch manager: its view is made once, and not for every row
             self._bitmask, self._packed = bitmask, bitmask.numpy()
-        self.fill_row(self._packed[batch_index])
+        self.row().write(self._packed[batch_index])
 
-    def fill_row(self, row: npt.NDArray[np.int32]) -> None:
-        """Write the allowed tokens into a row (int32 [words], bit 1 = allowed)."""
+    def row(self) -> Row:
+        """The tokens allowed next."""
         try:
             self._keep_budget()
-            self._matcher.fill(row)
+            return self._matcher.row()
         except Exception:
             _LOG.exception("the grammar failed: its request ends with an error")
             self._failed = True
-            row[:] = 0
-            for token in self._eos:
-                row[token >> 5] |= np.array(1 << (token & 31), np.uint32).view(np.int32)
+            return Row.single(self._eos[0])
 
     def _keep_budget(self) -> None:
         """Tell the matcher how many tokens are left to it, once it is known what the request said before the grammar.
 
         Counted while drafts are under way that is too few, and never too many: so the most that was counted is it.
         """
-        if self._most_tokens is None:
+        if self._request is None or self._most_tokens is None:
             return
         taken = self._matcher.tokens
         before = len(self._request.output_token_ids) - taken
@@ -113,3 +119,5 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Begin anew."""
         self._before = -1
         self._matcher = Matcher(self._rows, eos=self._eos, canonical=self._canonical)
+        if self._most_tokens is not None:
+            self.bind(self._most_tokens, self._request, self._ahead)

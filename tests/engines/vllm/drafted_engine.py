@@ -41,6 +41,7 @@ PENALTIES = [
     for name, values in (("presence_penalty", (2, -2)), ("frequency_penalty", (2, -2)), ("repetition_penalty", (5, 0.2)))
     for value in values
 ]
+LONG = compile_regex("[ab] " + 3 * "and more of what the customer wrote to us about the parcel is said here, " + "[cd]")
 UNDRAFTED = {REQUEST_OPTION: 0}
 DRAFTED: dict[str, Any] = {}
 CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 16, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
@@ -200,6 +201,51 @@ def sampled(count: int) -> Any:
     return found
 
 
+def put_off(_: int) -> Any:
+    """How often requests are put off where the cache has little room, drafted and not."""
+    from vllm import SamplingParams
+
+    sizes: dict[str, Any] = {"num_gpu_blocks_override": 27, "block_size": 32, "max_model_len": 832}
+    llm = drafting_engine(
+        enable_prefix_caching=False, enable_chunked_prefill=True, max_num_batched_tokens=1024, max_num_seqs=4, **sizes
+    )
+    asked = [{"prompt_token_ids": [30 + place * 7 % 60 for place in range(length)]} for length in (290, 497)]
+    found: list[dict[str, Any]] = []
+    before = 0.0
+    for arguments in (UNDRAFTED, DRAFTED):
+        params = [
+            SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True),
+            LONG.sampling_params(temperature=0.0, max_tokens=300, extra_args=arguments),
+        ]
+        texts = [output.outputs[0].text for output in llm.generate(asked, params, use_tqdm=False)]
+        found.append({"texts": texts, "preemptions": counted(llm, "vllm:num_preemptions") - before})
+        before += found[-1]["preemptions"]
+    return found
+
+
+def waiting(count: int) -> Any:
+    """After how many passes a prompt begins that has to be taken as a whole, so many calls beside it, drafted and not."""
+    from vllm import SamplingParams
+
+    llm = drafting_engine(
+        enable_prefix_caching=False, enable_chunked_prefill=False, max_model_len=512, max_num_batched_tokens=512
+    )
+    core, found = llm.llm_engine, dict[str, int]()
+    for name, arguments in (("undrafted", UNDRAFTED), ("drafted", DRAFTED)):
+        for number in range(count):
+            params = LONG.sampling_params(temperature=0.0, max_tokens=300, extra_args=arguments)
+            core.add_request(f"{name} {number}", {"prompt_token_ids": [30 + number] * 8}, params)
+        passes = 0
+        while core.has_unfinished_requests():
+            if passes == 3:
+                params = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True)
+                core.add_request(name, {"prompt_token_ids": [40] * 500}, params)
+            passes += 1
+            if name in [output.request_id for output in core.step()]:
+                found.setdefault(name, passes - 3)
+    return found
+
+
 def seeded(count: int) -> Any:
     """Texts of seeded requests: undrafted, drafted, beside many others, and beside some who ask for log-probabilities."""
     found: dict[str, Any] = {}
@@ -210,6 +256,8 @@ def seeded(count: int) -> Any:
         found[spelling] = [seeded_texts(llm, count, *way) for way in ways]
         found[f"{spelling} drafted"] = counted(llm, "vllm:spec_decode_num_draft_tokens")
         del llm
+    llm = drafting_engine(use_fp64_gumbel=True)
+    found["in 64 bits"] = [seeded_texts(llm, count, *way) for way in ways[:3]]
     return found
 
 
@@ -338,7 +386,7 @@ def ngram(count: int) -> Any:
     }
 
 
-WAYS = {way.__name__: way for way in (greedy, aborted, sampled, seeded, penalised, thinking, beside, ngram)}
+WAYS = {way.__name__: way for way in (greedy, aborted, sampled, put_off, waiting, seeded, penalised, thinking, beside, ngram)}
 
 if __name__ == "__main__":
     print("\n" + json.dumps(WAYS[sys.argv[1]](int(sys.argv[2]))), flush=True)

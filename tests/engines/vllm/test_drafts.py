@@ -114,12 +114,23 @@ def test_samples_are_of_one_distribution_with_and_without_drafts() -> None:
     assert rejected["canonical"] < 0.1 < rejected["any"], rejected
 
 
+def test_drafts_take_no_blocks_of_the_cache_that_others_need() -> None:
+    undrafted, drafted = went("put_off", 0)
+    assert drafted["texts"] == undrafted["texts"]
+    assert 0 < drafted["preemptions"] <= undrafted["preemptions"]
+
+
+def test_drafts_leave_room_for_a_prompt_that_is_taken_as_a_whole() -> None:
+    found = went("waiting", 7)
+    assert found["drafted"] == found["undrafted"]
+
+
 def test_a_seed_gives_one_text_drafted_or_not_whoever_is_beside_it() -> None:
     found = went("seeded", 12)
-    for spelling in ("canonical", "any"):
-        undrafted, *others = found[spelling]
+    for way in ("canonical", "any", "in 64 bits"):
+        undrafted, *others = found[way]
         assert len(set(undrafted)) == len(undrafted)
-        assert all(texts == undrafted for texts in others), spelling
+        assert all(texts == undrafted for texts in others), way
     assert found["canonical drafted"] > 100
     assert found["any drafted"] > 0, "of those beside them"
 
@@ -190,7 +201,7 @@ def test_a_budget_is_counted_from_where_the_grammar_begins() -> None:
     for drafted in range(4):
         request = SimpleNamespace(output_token_ids=[1] * 5)
         grammar = RoutineGrammar(rows, vocabulary.eos)
-        grammar.bind(request, 20, ahead=3)
+        grammar.bind(20, request, ahead=3)
         masks = torch.zeros((1, vocabulary.words), dtype=torch.int32)
         grammar.fill_bitmask(masks, 0)  # behind `drafted` tokens that are not counted yet
         request.output_token_ids += [1] * drafted

@@ -83,15 +83,14 @@ def test_rows_are_filled_as_vllm_fills_them(engine: LLM, monkeypatch: pytest.Mon
         name: SimpleNamespace(name=name, structured_output_request=SimpleNamespace(grammar=grammar))
         for name, grammar in held.items()
     }
-    thinking, bounds = ConstraintBounds(1, 1), manager._get_constraint_bounds
 
-    def bounds_of(request: Any, *others: Any) -> Any:
-        return thinking if request.name == "thinks" else bounds(request, *others)
+    def bounds_of(request: Any, *_: Any) -> Any:
+        return ConstraintBounds(1, 1) if request.name == "thinks" else ConstraintBounds(0, 0)
 
     drafts = words.forced_tokens(2)
     assert drafts
     with monkeypatch.context() as patch:
-        patch.setattr(manager, "enable_in_reasoning", True)
+        patch.setattr(manager, "reasoner_cls", object)
         patch.setattr(manager, "_get_constraint_bounds", bounds_of)
         for names, drafted in (
             (["integer", "words", "ended", "thinks"], {}),
