@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import carray
 
-from routine_grammar.jit import jit, pointer
+from routine_grammar.jit import carray, jit, pointer
 from routine_grammar.kernels.mask_logits_reference import describe_bad_id
 
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import carray as carray  # numba's, for those who may not know it
 from numba import types
 from numba.extending import intrinsic
 
@@ -114,6 +115,11 @@ def cache_folder(given: str = "", package: Path = PACKAGE) -> Path:
         with suppress(OSError):
             _copy(beside / name, own)
     return own
+
+
+def own_folder() -> Path:
+    """Where the machine code of this process is."""
+    return cache_folder(numba.config.CACHE_DIR)
 
 
 def is_complete(folder: Path) -> bool:

@@ -12,16 +12,20 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 
-from routine_grammar.api import Grammar, compile_lark, compile_regex, compile_schema
-from routine_grammar.grammar.payload import load_program
-from routine_grammar.grammar.tree import Grammar as Tree
-from routine_grammar.grammar.tree import Literal, Marker, Sequence
-from routine_grammar.jit import COMPLETE, cache_folder, is_complete
+from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.explanation import explain
+from routine_grammar.grammar.lark_reader import read_lark
+from routine_grammar.grammar.payload import dump_grammar, load_program
+from routine_grammar.grammar.schema.compiler import schema_to_grammar
+from routine_grammar.grammar.terminal_text import terminal_of
+from routine_grammar.grammar.tree import Grammar, Leaf, Literal, Marker, Sequence
+from routine_grammar.jit import COMPLETE, is_complete, own_folder
 from routine_grammar.kernels.mask_logits import mask_logits
+from routine_grammar.masks.distinct import rows_of
+from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.row import RowBuffer
 from routine_grammar.masks.vocabulary import Vocabulary
@@ -61,7 +65,7 @@ def warm_up() -> Path:
 
     Returns the folder that keeps it.
     """
-    folder = cache_folder(numba.config.CACHE_DIR)
+    folder = own_folder()
     if not is_complete(folder):
         _LOG.warning("compiling machine code into %s: this takes about a minute, once", folder)
     _warm_up()
@@ -77,25 +81,27 @@ def _warm_up() -> None:
         [257 + len(_WORDS)],
         lambda text: list(text.encode()),
     )
+    shared = VocabularyRows.shared(vocabulary)
     for grammar, text in _grammars():
-        load_program(grammar.payload)
-        for canonical in (False, True):
-            for budget in (None, len(text) + 8):
-                _follow(Matcher(grammar._rows(vocabulary), budget, canonical=canonical), text, vocabulary)
-        grammar.explain(text[:-1])
+        for tree in (grammar, load_program(dump_grammar(grammar))):
+            rows = rows_of(Automaton(tree, vocabulary.special), shared)
+            for canonical in (False, True):
+                for budget in (None, len(text) + 8):
+                    _follow(Matcher(rows, budget, canonical=canonical), text, vocabulary)
+        explain(grammar, Automaton(grammar), text[:-1])
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        logits, rows = torch.zeros(1, 64, dtype=dtype), torch.zeros(1, 2, dtype=torch.int32)
-        mask_logits(logits, rows, torch.zeros(1, dtype=torch.int32), vocab_size=64)
+        logits, bits = torch.zeros(1, 64, dtype=dtype), torch.zeros(1, 2, dtype=torch.int32)
+        mask_logits(logits, bits, torch.zeros(1, dtype=torch.int32), vocab_size=64)
 
 
 def _grammars() -> Iterator[tuple[Grammar, str]]:
     """Grammars that need all of the compiled functions, each with a text that it allows."""
-    yield compile_schema(_OBJECT), _VALUE
-    yield compile_schema({"type": "array", "items": _ALIKE}), '[{"a7": true, "b7": 1}]'
-    yield compile_schema({}), "[1, null]"
-    yield compile_regex(r"(?i:ab|\bcd)+[^\d]?"), "abab"
-    yield compile_lark(_SUMS), "(1+2)*3^x"
-    yield Grammar(Tree(Sequence((Marker(_MARKER), Literal("ab"))))), f"{_MARKER}ab"
+    yield schema_to_grammar(_OBJECT), _VALUE
+    yield schema_to_grammar({"type": "array", "items": _ALIKE}), '[{"a7": true, "b7": 1}]'
+    yield schema_to_grammar({}), "[1, null]"
+    yield Grammar(Leaf("PATTERN", terminal_of(r"(?i:ab|\bcd)+[^\d]?"))), "abab"
+    yield read_lark(_SUMS), "(1+2)*3^x"
+    yield Grammar(Sequence((Marker(_MARKER), Literal("ab")))), f"{_MARKER}ab"
 
 
 def _follow(matcher: Matcher, text: str, vocabulary: Vocabulary) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import carray
 
 from routine_grammar.automaton import tables
 from routine_grammar.automaton.pools import EXPAND, NEW_POINTS, NEW_STATES, USED
@@ -37,7 +36,7 @@ from routine_grammar.automaton.tables import (
     leaf_next,
     put,
 )
-from routine_grammar.jit import jit, pointer
+from routine_grammar.jit import carray, jit, pointer
 from routine_grammar.masks.trie import BYTES, DEPTHS, LAST_OF_TRIE, ROOTS, SAME, SKIPS, TOKENS
 
 Ids = npt.NDArray[np.int32]
