@@ -1,8 +1,8 @@
 """`python -m benchmarks`: compile and mask times, then load on servers, each beside vLLM's own backends.
 
 Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again; `report` writes
-docs/throughput.md of them). `kernels` times
-the GPU kernels, and needs one. `compare` holds two CSVs against each other.
+docs/throughput.md of them). `compile` and `masks` may be asked for together. `kernels` times the GPU kernels, and needs one.
+`compare` holds two CSVs against each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask, report
+from benchmarks import compile_and_mask, report, restart
 from benchmarks.compare import compare
 from benchmarks.results import Measurement, describe_run, load_average, make_table, read_csv, write_csv
 from benchmarks.serving import command as serving
@@ -34,14 +34,18 @@ NOISE = "noisy where other work shares the machine (see load): compare arms with
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; returns 1 where arms disagree or a server does not start."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    asked = list(itertools.takewhile(_COMMANDS.__contains__, given))
+    if len(asked) > 1:
+        return max(main([each, *given[len(asked) :]]) for each in asked)
+    options = _parser().parse_args(given)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         if options.what == "compare":
             console.print(make_table("Second run to first", compare(*(read_csv(file) for file in options.files)), NOISE))
             return 0
         options.output.mkdir(parents=True, exist_ok=True)
-        for what in (options.what,) if options.what else ("compile", "serve", "plot"):
+        for what in (options.what,) if options.what else ("compile", "masks", "serve", "plot"):
             _COMMANDS[what](console, options)
     except (compile_and_mask.DisagreementError, serving.RefusedError, RoutineGrammarError) as error:
         return _failed(console, error)
@@ -64,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, parents=[common])
     parser.set_defaults(**serving.defaults())
-    commands = parser.add_subparsers(dest="what", metavar="{compile,serve,kernels,plot,report,compare}")
-    for name in ("compile", "kernels", "plot", "report"):
+    commands = parser.add_subparsers(dest="what", metavar="{compile,masks,serve,kernels,plot,report,compare}")
+    for name in ("compile", "masks", "kernels", "plot", "report"):
         commands.add_parser(name, parents=[common])
     serving.add_options(commands.add_parser("serve", parents=[common]))
     two = commands.add_parser("compare", help="two CSVs of one kind")
@@ -82,11 +86,29 @@ def _measure_compile(console: Console, options: argparse.Namespace) -> None:
         "vocabulary": f"{tokenization.vocabulary.size} tokens, {tokenization.name}",
         "numbers": f"middle is p50, low p20, high p80 over {rounds} rounds of {samples} calls; one thread; {NOISE}",
     }
-    with _progress(console, "compile and mask", compile_and_mask.count_steps(cases, rounds)) as advance:
+    steps = compile_and_mask.count_steps(cases, rounds) + samples
+    with _progress(console, "compile and mask", steps) as advance:
         measurements = compile_and_mask.measure(tokenization, cases, rounds, advance)
+        restarts = restart.measure(cases[1].grammar.payload, samples, large=not options.quick, advance=advance)
     token = [measurement for measurement in measurements if measurement.unit == "µs"]
     call = [measurement for measurement in measurements if measurement.unit == "ms"]
-    _report(console, options.output, "compile", header, {"Compile, and a whole call": call, "A token": token})
+    tables = {"Compile, and a whole call": call, "A token": token, "From a new process to the first mask": restarts}
+    _report(console, options.output, "compile", header, tables)
+
+
+def _measure_masks(console: Console, options: argparse.Namespace) -> None:
+    from benchmarks import through_vllm  # vLLM is needed for it alone
+
+    samples, rounds = (2, 2) if options.quick else (6, 10)
+    tokenization = demo_tokenization() if options.quick else largest_tokenization()
+    cases = make_cases(samples)
+    header = describe_run(SEED) | {
+        "vocabulary": f"{tokenization.vocabulary.size} tokens, {tokenization.name}",
+        "numbers": f"a token of a sequence, at places visited before; p50 with p20 and p80 over {rounds} rounds; {NOISE}",
+    }
+    with _progress(console, "masks", through_vllm.count_steps(cases, rounds)) as advance:
+        measurements = through_vllm.measure(tokenization, cases, rounds, advance)
+    _report(console, options.output, "masks", header, {"Through vLLM's interface": measurements})
 
 
 def _measure_serve(console: Console, options: argparse.Namespace) -> None:
@@ -124,6 +146,7 @@ def _write_page(console: Console, options: argparse.Namespace) -> None:
 
 _COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {
     "compile": _measure_compile,
+    "masks": _measure_masks,
     "serve": _measure_serve,
     "kernels": _measure_kernels,
     "plot": _draw,

@@ -153,7 +153,7 @@ class GuidanceArm:
         import llguidance
 
         self._vocabulary, self._forcing = tokenization.vocabulary, forcing
-        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_GuidanceTokens(tokenization)))
+        self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_GuidanceTokens(tokenization)))
 
     def text(self, case: Case) -> str:
         """Lark."""
@@ -163,7 +163,7 @@ class GuidanceArm:
         """Parse the Lark and build its lexer and parser; raises `ValueError` where llguidance refuses it."""
         import llguidance
 
-        matcher = llguidance.LLMatcher(self._tokenizer, llguidance.grammar_from("grammar", text), log_level=0)
+        matcher = llguidance.LLMatcher(self.tokenizer, llguidance.grammar_from("grammar", text), log_level=0)
         if matcher.is_error():
             raise ValueError(f"llguidance refuses the grammar: {matcher.get_error()}")
         return GuidanceCompiled(matcher, self._vocabulary.words)

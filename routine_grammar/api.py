@@ -25,7 +25,6 @@ from routine_grammar.grammar.tree import Grammar as Tree
 from routine_grammar.grammar.tree import Leaf
 from routine_grammar.grammar.turn import TurnScope, live_keys, possible_keys, turn_grammar, whole_grammar
 from routine_grammar.masks.distinct import AnyRows, rows_of
-from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.checks import check, item_type, key_types
@@ -121,7 +120,7 @@ class Grammar:
     def _rows(self, vocabulary: Vocabulary) -> AnyRows:
         known: dict[Vocabulary, AnyRows] = self.__dict__.setdefault("_rows_of", {})
         if vocabulary not in known:
-            known[vocabulary] = rows_of(Automaton(self.tree, vocabulary.special), VocabularyRows.shared(vocabulary))
+            known[vocabulary] = rows_of(Automaton(self.tree, vocabulary.special), vocabulary)
         return known[vocabulary]
 
 

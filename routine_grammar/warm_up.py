@@ -25,7 +25,6 @@ from routine_grammar.grammar.tree import Grammar, Leaf, Literal, Marker, Sequenc
 from routine_grammar.jit import COMPLETE, is_complete, own_folder
 from routine_grammar.kernels.mask_logits import mask_logits
 from routine_grammar.masks.distinct import rows_of
-from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.row import RowBuffer
 from routine_grammar.masks.vocabulary import Vocabulary
@@ -81,10 +80,9 @@ def _warm_up() -> None:
         [257 + len(_WORDS)],
         lambda text: list(text.encode()),
     )
-    shared = VocabularyRows.shared(vocabulary)
     for grammar, text in _grammars():
         for tree in (grammar, load_program(dump_grammar(grammar))):
-            rows = rows_of(Automaton(tree, vocabulary.special), shared)
+            rows = rows_of(Automaton(tree, vocabulary.special), vocabulary)
             for canonical in (False, True):
                 for budget in (None, len(text) + 8):
                     _follow(Matcher(rows, budget, canonical=canonical), text, vocabulary)

@@ -13,18 +13,19 @@ import routine_grammar
 ROOT = Path(routine_grammar.__file__).parent
 ALLOWED = {
     "errors": set[str](),
-    "patterns": {"errors", "jit"},
+    "kept": set(),
+    "patterns": {"errors", "jit", "kept"},
     "routine": {"errors", "patterns"},
     "grammar": {"errors", "patterns", "routine", "jit"},
     "jit": set(),
     "automaton": {"errors", "patterns", "grammar", "jit"},
-    "masks": {"errors", "grammar", "automaton", "jit"},
+    "masks": {"errors", "grammar", "automaton", "jit", "kept"},
     "kernels": {"errors", "jit"},
     "warm_up": {"grammar", "automaton", "masks", "kernels", "explanation", "jit"},
     "engines": {"errors", "grammar", "automaton", "masks", "kernels", "warm_up"},
     "agent": {"errors", "routine", "grammar", "automaton", "masks"},
     "demo": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},
-    "serve": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "demo"},
+    "serve": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "demo", "kept"},
     "explanation": {"errors", "patterns", "routine", "grammar", "automaton"},
     "api": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "explanation"},
     "__init__": {"api", "masks", "routine"},
@@ -42,6 +43,7 @@ ONLY_IN = {
     "openai": {"agent", "demo"},
     "pydantic": {"routine", "agent", "serve"},
     "transformers": {"engines", "demo"},
+    "outlines": {"engines"},
 }
 
 

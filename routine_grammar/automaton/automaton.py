@@ -50,6 +50,11 @@ class Automaton:
             self.skeleton.require_marks()
         self._scratch = np.zeros(HEAD + STACK, np.int32)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its states by now; its leaves are the library's."""
+        return self.skeleton.nbytes
+
     def require_clear(self) -> None:
         """Raise `GrammarTooLargeError` where recursive rules can be read in too many ways: now, not as a text comes to it."""
         self.skeleton.require_clear()

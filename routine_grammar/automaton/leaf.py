@@ -10,7 +10,6 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,10 @@ from routine_grammar.patterns.automaton import automaton_of, quoted
 
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
 MAX_STATES = COUNTED
+MAX_BYTES = 128 * 2**20  # of the shared library, until there is a new one
+_STATE_BYTES = 4 * 256 + 64
+_SHARING = threading.Lock()
+_shared: LeafLibrary | None = None
 _UNREACHABLE = np.int32(1 << 30)
 
 _PLACES = {
@@ -166,10 +169,21 @@ class LeafLibrary:
             setattr(self, name, array)
 
     @classmethod
-    @cache
     def shared(cls) -> LeafLibrary:
-        """The library of this process."""
-        return cls()
+        """The library of this process: a new one once it has grown past a bound.
+
+        States are numbers for good, so that single leaves can't go; automata keep the library that they were made over.
+        """
+        global _shared
+        with _SHARING:
+            if _shared is None or _shared.nbytes > MAX_BYTES:
+                _shared = cls()
+            return _shared
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its states, as far as they are used, and of what is told of them."""
+        return self.size * _STATE_BYTES + self.counts.nbytes + self.layers.nbytes + self.pseudo.nbytes
 
     def start(self, terminal: Terminal) -> int:
         """The start state of a terminal's automaton, compiled on first use. Raises as `compile_leaf` does."""

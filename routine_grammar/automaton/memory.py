@@ -139,6 +139,7 @@ class Memory:
         self._block[: len(layout.begins)] = layout.begins
         self._addresses.set_block(layout.places, self._block, layout.starts, layout.sizes)
         self._arrays: dict[int, Array] = {}
+        self._beside = 0  # bytes of the arrays that are not in the block
         self._take(program, symbols)
         make_end(self.handle)
         make_first_states(self.handle)
@@ -185,6 +186,8 @@ class Memory:
 
     def _set(self, place: int, array: Array) -> None:
         """Have compiled code find an array at a place; the one before stays until then."""
+        before = self._arrays.get(place)
+        self._beside += array.nbytes - (before.nbytes if before is not None and before.base is not self._block else 0)
         self._addresses.set(place, array)
         self._arrays[place] = array
 
@@ -199,6 +202,11 @@ class Memory:
             else:
                 self._arrays[place] = self._block[start : start + size]
         return self._arrays[place]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self._block.nbytes + self._beside
 
     @property
     def used(self) -> Ints:

@@ -74,6 +74,11 @@ class Skeleton:
         return self._memory.handle
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self._memory.nbytes
+
+    @property
     def size(self) -> int:
         """How many states there are by now."""
         return int(self._memory.used[pools.OF_STATES])

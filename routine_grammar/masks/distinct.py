@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,14 @@ from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, STACK, Configu
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.schema.shapes import key_of_text
+from routine_grammar.kept import Kept
 from routine_grammar.masks import walks
 from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
 from routine_grammar.masks.row import Row
 from routine_grammar.masks.rows import Run, TokenRows
+from routine_grammar.masks.vocabulary import Vocabulary
 
-MAX_SUSPECTS = 64  # configurations of which it is kept which tokens have to be looked at
+MAX_SUSPECT_BYTES = 4 * 2**20  # of a grammar: of which configurations it is kept which tokens have to be looked at
 MAX_LIKELY = 64  # tokens of which it is told exactly how many more they need
 MAX_ROOM = 1_000  # elements in a list up to which a string with room for more needs no look
 _CUT_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -52,6 +54,12 @@ class Suspects:
     ends: npt.NDArray[np.int64]
     begins: npt.NDArray[np.bool_]
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it takes."""
+        arrays = (self.tokens, self.groups, self.room, self.ends, self.begins)
+        return sum(array.nbytes for array in arrays) + 300 * len(self.leads) + 200 * len(self.events)
+
 
 class DistinctRows:
     """As `TokenRows`, where a sequence stands in lists of distinct elements too."""
@@ -63,8 +71,13 @@ class DistinctRows:
         self.farthest_of_all = NO_BOUNDS  # it depends on the elements
         self._plain = plain
         self._watch = Watch(plain.automaton)
-        self._suspects: OrderedDict[bytes, Suspects] = OrderedDict()
+        self._suspects = Kept[bytes, Suspects](MAX_SUSPECT_BYTES, attrgetter("nbytes"))
         self._last: tuple[Watched | None, Row | None] = (None, None)  # asked for several times for one token
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it takes by now."""
+        return self._plain.nbytes + self._suspects.nbytes
 
     def start(self) -> Watched:
         """Where every sequence begins."""
@@ -238,13 +251,7 @@ class DistinctRows:
 
     def _suspects_of(self, row: Configuration) -> Suspects:
         key = row[: HEAD + row[1]].tobytes()
-        if key in self._suspects:
-            self._suspects.move_to_end(key)
-            return self._suspects[key]
-        suspects = self._suspects[key] = self._find_suspects(row)
-        while len(self._suspects) > MAX_SUSPECTS:
-            self._suspects.popitem(last=False)
-        return suspects
+        return self._suspects.get(key) or self._suspects.put(key, self._find_suspects(row))
 
     def _find_suspects(self, row: Configuration) -> Suspects:
         found = self._plain.grouped(row)
@@ -301,7 +308,7 @@ AnyRows = TokenRows | DistinctRows
 AnyPlace = Any  # where a sequence stands: a `Place`, or a `Watched` one
 
 
-def rows_of(automaton: Automaton, shared: VocabularyRows) -> AnyRows:
+def rows_of(automaton: Automaton, vocabulary: Vocabulary) -> AnyRows:
     """The rows of an automaton over a vocabulary."""
-    plain = TokenRows(automaton, shared)
+    plain = TokenRows(automaton, VocabularyRows.shared(vocabulary, automaton.library))
     return DistinctRows(plain) if automaton.is_distinct else plain

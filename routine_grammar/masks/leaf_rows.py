@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, STACK
 from routine_grammar.automaton.tables import Addresses, Handle
+from routine_grammar.kept import Kept
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.row import Ends, Row
@@ -23,8 +23,13 @@ from routine_grammar.masks.trie import Trie, build_trie
 from routine_grammar.masks.vocabulary import Vocabulary
 
 Ids = npt.NDArray[np.int32]
+MAX_LEAF_BYTES = 64 * 2**20  # of each kind of what is known of leaf states
 MAX_REACH_BYTES = 64 * 2**20
+MAX_SINGLES = 4096
 MAX_ENDS = 256  # sets of tokens that end a text, kept for requests to come
+
+_MAKING = threading.Lock()
+_ROWS = "_rows"  # where a vocabulary has the rows that were made for it last
 
 
 class LeafRow:
@@ -38,6 +43,7 @@ class LeafRow:
         self.rests = rests
         self.starts = starts
         self.exits = exits
+        self.nbytes = base.nbytes + rests.nbytes + starts.nbytes + exits.nbytes
         self._addresses = self.addressed(uncounted)
         self.handle = self._addresses.handle
 
@@ -61,7 +67,7 @@ class CountedRow:
 
     `staying` are the tokens that stay in the leaf, by rising `needs`: the characters that they complete and that it takes at
     least to the end from there. `closing` are the tokens that end it with their last byte; these, and the exits of the leaf
-    row, each with how many characters they complete.
+    row of the `leaf`, each with how many characters they complete.
     """
 
     staying: Ids
@@ -69,8 +75,15 @@ class CountedRow:
     closing: Ids
     closing_counts: Ids
     exit_counts: Ids
+    leaf: LeafRow
     addresses: Addresses
     most: int
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its own arrays."""
+        arrays = (self.staying, self.needs, self.closing, self.closing_counts, self.exit_counts)
+        return sum(array.nbytes for array in arrays)
 
 
 class Landing(NamedTuple):
@@ -123,42 +136,19 @@ class Reach:
         return Reach(self.tokens[kept], self.needed[kept], self._words, self.ends)
 
 
-class Reaches:
-    """What is known of places, those asked for last, up to a bound on its bytes. Not safe to use from several threads."""
-
-    def __init__(self, most_bytes: int = MAX_REACH_BYTES) -> None:
-        self._known: OrderedDict[object, Reach] = OrderedDict()
-        self._most = most_bytes
-        self._bytes = 0
-
-    def get(self, place: object) -> Reach | None:
-        """What is known of a place."""
-        known = self._known.get(place)
-        if known is not None:
-            self._known.move_to_end(place)
-        return known
-
-    def put(self, place: object, reach: Reach) -> None:
-        """Keep what is known of a place by now."""
-        self._known[place] = reach
-        self._bytes += reach.nbytes
-        while self._bytes > self._most and len(self._known) > 1:
-            self._bytes -= self._known.popitem(last=False)[1].nbytes
-
-
 class VocabularyRows:
-    """A vocabulary with what is computed once for it: its leaf rows. Safe to use from several threads."""
+    """A vocabulary with what is computed once for it: rows of leaf states. Safe to use from several threads.
 
-    _made: ClassVar[weakref.WeakKeyDictionary[Vocabulary, VocabularyRows]] = weakref.WeakKeyDictionary()
-    _making: ClassVar[threading.Lock] = threading.Lock()
+    Bounded, each kind by its bytes: what was not used for longest is made again when it is needed.
+    """
 
     def __init__(self, vocabulary: Vocabulary, library: LeafLibrary) -> None:
         self.vocabulary = vocabulary
         self.library = library
-        self._leaf_rows: dict[int, LeafRow] = {}
-        self._counted_rows: dict[int, CountedRow] = {}
-        self._landings: dict[int, tuple[Landing, ...]] = {}
-        self.reaches = Reaches()
+        self._leaf_rows = Kept[int, LeafRow](MAX_LEAF_BYTES, attrgetter("nbytes"))
+        self._counted_rows = Kept[int, CountedRow](MAX_LEAF_BYTES, attrgetter("nbytes"))
+        self._landings = Kept[int, tuple[Landing, ...]](MAX_LEAF_BYTES, lambda ways: sum(way.tokens.nbytes for way in ways))
+        self.reaches = Kept[object, Reach](MAX_REACH_BYTES, attrgetter("nbytes"))
         self.lock = threading.RLock()
         self.out = np.zeros(vocabulary.size, np.int32)
         self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
@@ -170,13 +160,19 @@ class VocabularyRows:
         self._singles: dict[int, Row] = {}
 
     @classmethod
-    def shared(cls, vocabulary: Vocabulary) -> VocabularyRows:
-        """The one of this process for a vocabulary, over the shared leaf library."""
-        with cls._making:
-            made = cls._made.get(vocabulary)
-            if made is None:
-                made = cls._made[vocabulary] = cls(vocabulary, LeafLibrary.shared())
-            return made
+    def shared(cls, vocabulary: Vocabulary, library: LeafLibrary | None = None) -> VocabularyRows:
+        """The one of this process for a vocabulary and a library (None: the shared one); those for libraries before it go."""
+        library = library or LeafLibrary.shared()
+        with _MAKING:
+            known: VocabularyRows | None = vocabulary.__dict__.get(_ROWS)
+            if known is None or known.library is not library:
+                known = vocabulary.__dict__[_ROWS] = cls(vocabulary, library)
+            return known
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is kept."""
+        return self._leaf_rows.nbytes + self._counted_rows.nbytes + self._landings.nbytes + self.reaches.nbytes
 
     def ends(self, ids: Iterable[int] | None) -> Ends:
         """Tokens that end a text, the same object for the same ones; None: those of the vocabulary."""
@@ -191,28 +187,27 @@ class VocabularyRows:
     def single(self, token: int) -> Row:
         """The row of one token."""
         row = self._singles.get(token)
-        return row if row is not None else self._singles.setdefault(token, Row.single(token))
+        if row is None:
+            if len(self._singles) >= MAX_SINGLES:
+                self._singles.clear()
+            row = self._singles.setdefault(token, Row.single(token))
+        return row
 
     def leaf_row(self, state: int, t: Handle) -> LeafRow:
         """The leaf row of a leaf state, made on first use."""
         with self.lock:
-            if state not in self._leaf_rows:
-                self._leaf_rows[state] = self._make(state, t)
-            return self._leaf_rows[state]
+            return self._leaf_rows.get(state) or self._leaf_rows.put(state, self._make(state, t))
 
     def counted_row(self, state: int, t: Handle) -> CountedRow:
         """The counts of a state of a counted leaf, made on first use."""
         with self.lock:
-            if state not in self._counted_rows:
-                self._counted_rows[state] = self._count(state, t)
-            return self._counted_rows[state]
+            return self._counted_rows.get(state) or self._counted_rows.put(state, self._count(state, t))
 
     def landings(self, state: int, t: Handle) -> tuple[Landing, ...]:
         """Where the tokens lead that stay in a leaf from a state; looked for on first use."""
         with self.lock:
-            if state not in self._landings:
-                self._landings[state] = self._land(state, t)
-            return self._landings[state]
+            known = self._landings.get(state)
+            return self._landings.put(state, self._land(state, t)) if known is None else known
 
     def _land(self, state: int, t: Handle) -> tuple[Landing, ...]:
         lands, completed = np.full(self.vocabulary.size, DEAD, np.int32), np.zeros(self.vocabulary.size, np.int32)
@@ -230,15 +225,14 @@ class VocabularyRows:
         counts = np.zeros_like(self._states)
         found = walks.scan_counted(t, vocabulary.trie.handle, state, self._states, counts, needs, self.out, self._exits)
         of_token = dict(zip(self.out[:found].tolist(), self._exits[:found].tolist(), strict=True))
-        exits = np.array([of_token[token] for token in self.leaf_row(state, t).exits.tolist()], np.int32)
+        leaf = self.leaf_row(state, t)
+        exits = np.array([of_token[token] for token in leaf.exits.tolist()], np.int32)
         staying = np.flatnonzero(needs >= 0).astype(np.int32)
         staying = staying[np.argsort(needs[staying], kind="stable")]
         closing = np.flatnonzero(needs <= -2).astype(np.int32)
         closing_counts = -2 - needs[closing]
         most = max((int(part.max(initial=0)) for part in (needs, closing_counts, exits)), default=0)
-        return CountedRow(
-            staying, needs[staying], closing, closing_counts, exits, self.leaf_row(state, t).addressed(exits), most
-        )
+        return CountedRow(staying, needs[staying], closing, closing_counts, exits, leaf, leaf.addressed(exits), most)
 
     def _make(self, state: int, t: Handle) -> LeafRow:
         tokens = self.vocabulary.tokens

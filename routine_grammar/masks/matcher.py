@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +147,17 @@ class Matcher:
             del self._history[-count:]
         if self._finished_at is not None and self.tokens < self._finished_at:
             self._finished_at = None
+
+    def fork(self) -> Matcher:
+        """Another matcher at the same place, which goes its own way from there on."""
+        other = copy(self)
+        other._history = list(self._history)
+        return other
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return self._ends
 
     def allowed(self) -> npt.NDArray[np.int32]:
         """The ids of all tokens allowed next, sorted, ends of text among them."""

@@ -26,6 +26,7 @@ from routine_grammar.masks.trie import Trie
 
 MAX_RUN = 4096  # tokens
 MAX_PLACES = 4096  # of a grammar, kept for sequences to come
+_PLACE_BYTES, _ROW_BYTES = 700, 500  # about what each takes beside its words
 
 
 class Run(NamedTuple):
@@ -72,6 +73,7 @@ class TokenRows:
     def __init__(self, automaton: Automaton, rows: VocabularyRows) -> None:
         self.automaton = automaton
         self.vocabulary = rows.vocabulary
+        assert automaton.library is rows.library
         self.shared = rows
         self.farthest_of_all = automaton.farthest
         self._places: dict[bytes, Place] = {}
@@ -79,6 +81,8 @@ class TokenRows:
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
         self._symbol_ids = np.array(self.symbol_tokens, np.int32)
         self._done = np.zeros(2, np.int32)
+        self._bases: set[int] = set()
+        self._kept = 0
 
     def start(self) -> Place:
         """Where every sequence begins."""
@@ -93,7 +97,15 @@ class TokenRows:
         if len(self._places) >= MAX_PLACES:  # sequences keep those that they are at
             self._places.clear()
             self._rows.clear()
+            self._bases.clear()
+            self._kept = 0
+        self._kept += _PLACE_BYTES
         return self._places.setdefault(key, Place(configuration, key))
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes the automaton takes, with the places and rows that are kept."""
+        return self.automaton.nbytes + self._kept
 
     def configuration(self, place: Place) -> Configuration:
         """The configuration at a place."""
@@ -112,6 +124,10 @@ class TokenRows:
             if row is None:
                 with self.shared.lock:
                     row = self._rows[key] = self._make(place.configuration)
+                    self._kept += _ROW_BYTES + 2 * row.packed.nbytes
+                    if row.base is not None and id(row.base) not in self._bases:
+                        self._bases.add(id(row.base))
+                        self._kept += row.base.nbytes
             place.row = row
         return row
 

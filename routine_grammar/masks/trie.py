@@ -31,6 +31,11 @@ class Trie:
         self.set_in(self._addresses)
         self.handle = self._addresses.handle
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return sum(array.nbytes for array in (self.byte, self.depth, self.skip, self.token, self.same, self.root))
+
     def set_in(self, addresses: Addresses) -> None:
         """Have compiled code find the trie by other addresses, too, of which it has the first."""
         arrays: tuple[npt.NDArray[Any], ...] = (self.byte, self.depth, self.skip, self.token, self.same, self.root)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.kept import kept
 from routine_grammar.patterns.charset import CHARS, UNITS, CharSet
 from routine_grammar.patterns.classes import Classes, distinct, parts_of, sets_of
 from routine_grammar.patterns.minimizing import DEAD, Determined, distances, minimized
@@ -19,6 +19,7 @@ from routine_grammar.patterns.pattern import Chars, Not, Pattern, Times, both
 from routine_grammar.patterns.points import Contexts, Points
 
 NEVER = 1 << 40
+MAX_KEPT_BYTES = 32 * 2**20  # of automata
 _ALL = CHARS | CHARS.escapes
 
 Table = npt.NDArray[np.int32]
@@ -37,6 +38,11 @@ class UnitAutomaton:
     accepting: Mask
     lows: npt.NDArray[np.int64]
     of: npt.NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays."""
+        return self.table.nbytes + self.accepting.nbytes + self.lows.nbytes + self.of.nbytes
 
     @property
     def is_empty(self) -> bool:
@@ -81,7 +87,11 @@ class UnitAutomaton:
         return np.where(found < 0, NEVER, found)
 
 
-@lru_cache(maxsize=256)
+def _bytes_of(automaton: UnitAutomaton) -> int:
+    return automaton.nbytes
+
+
+@kept(MAX_KEPT_BYTES, _bytes_of)
 def automaton_of(pattern: Pattern) -> UnitAutomaton:
     """The automaton of a pattern. Raises `GrammarTooLargeError` past the bounds on points and states."""
     # A complement has to be told that not every number is a unit.

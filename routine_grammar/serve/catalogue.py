@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from routine_grammar.api import CompiledRoutine, Turn, compile_routine
+from routine_grammar.engines.vllm.grammars import CompiledGrammars
 from routine_grammar.errors import RoutineError, RoutineGrammarError
+from routine_grammar.kept import Kept
 from routine_grammar.masks.matcher import Matcher
-from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine.graph import START
 from routine_grammar.routine.keys import MemoryKey
 from routine_grammar.routine.model import Routine
@@ -19,9 +18,10 @@ from routine_grammar.routine.problems import nearest
 from routine_grammar.routine.reading import routines_beside
 from routine_grammar.routine.tools import Tool
 from routine_grammar.serve.call_ids import CallIdForm, LongIds, ShortIds
-from routine_grammar.serve.metrics import CACHE
+from routine_grammar.serve.metrics import CACHE, GRAMMAR_BYTES, GRAMMARS
 
-MAX_TURNS = 4096
+MAX_TURN_BYTES = 256 * 2**20
+TURN_BYTES, TREE_BYTES = 4_000, 12  # about what a turn takes, and its tree for a character of its payload
 SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
 
 
@@ -29,25 +29,29 @@ SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".md")
 class Catalogue:
     """Compiled Routines by name, and the tools they may use. Safe to use from several threads.
 
-    `vocabulary` is the served model's, None before the server knows it.
+    `grammars` are the served model's, None before the server knows it.
     """
 
     tools: tuple[Tool, ...]
     routines: dict[str, CompiledRoutine]
-    vocabulary: Vocabulary | None = None
+    grammars: CompiledGrammars | None = None
     _ids: dict[str, CallIdForm] = field(default_factory=dict)
-    _turns: OrderedDict[tuple[str, str, bool, tuple[tuple[str, str], ...]], Turn] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turns: Kept[tuple[str, str, bool, tuple[tuple[str, str], ...]], Turn] = field(
+        default_factory=lambda: Kept(MAX_TURN_BYTES, lambda turn: TURN_BYTES + TREE_BYTES * len(turn.payload))
+    )
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
         """The texts that the served model's tokenizer reads as tokens of their own."""
-        return () if self.vocabulary is None else tuple(self.vocabulary.special)
+        return () if self.grammars is None else tuple(self.grammars.vocabulary.special)
 
     def matcher(self, turn: Turn) -> Matcher:
         """A matcher of a turn over the served model's vocabulary."""
-        assert self.vocabulary is not None
-        return turn.matcher(self.vocabulary)
+        assert self.grammars is not None
+        rows = self.grammars.rows(turn.payload)
+        GRAMMARS.set(len(self.grammars))
+        GRAMMAR_BYTES.set(self.grammars.nbytes)
+        return Matcher(rows)
 
     def get(self, name: str) -> CompiledRoutine:
         """The Routine of this name; raises `RoutineError` where there is none."""
@@ -69,17 +73,9 @@ class Catalogue:
         """The turn of a Routine; turns that were taken before are kept. `parallel`: it may have several calls."""
         compiled = self.get(name)
         memo = (name, START if position is None else position, parallel, tuple((key.name, repr(key.schema)) for key in keys))
-        with self._lock:
-            CACHE.labels(str(memo in self._turns).lower()).inc()
-            if memo in self._turns:
-                self._turns.move_to_end(memo)
-                return self._turns[memo]
-        turn = compiled.turn(position, keys, parallel=parallel)
-        with self._lock:
-            self._turns[memo] = turn
-            while len(self._turns) > MAX_TURNS:
-                self._turns.popitem(last=False)
-        return turn
+        known = self._turns.get(memo)
+        CACHE.labels(str(known is not None).lower()).inc()
+        return known or self._turns.put(memo, compiled.turn(position, keys, parallel=parallel))
 
 
 def load_catalogue(routines: Iterable[Routine], tools: Iterable[Tool], dialect: str) -> Catalogue:

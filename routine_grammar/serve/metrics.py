@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from routine_grammar.masks.matcher import Matcher
 
@@ -24,6 +24,8 @@ COMPILE = Histogram(
     "Time to make a turn's grammar and prompt ready.",
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
+GRAMMARS = Gauge("routine_grammar_grammars", "Compiled grammars that front ends keep.", multiprocess_mode="livesum")
+GRAMMAR_BYTES = Gauge("routine_grammar_grammar_bytes", "About how many bytes they take.", multiprocess_mode="livesum")
 CACHE = Counter("routine_grammar_turn_cache", "Turns asked for, by whether they were kept from before.", ["kept"])
 
 

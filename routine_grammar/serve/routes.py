@@ -274,7 +274,7 @@ def _first_turns(catalogue: Catalogue, tokenizer: Any) -> list[tuple[Turn, int]]
 
     make_ready(tokenizer)
     grammars = CompiledGrammars.of(tokenizer)
-    catalogue.vocabulary = grammars.vocabulary
+    catalogue.grammars = grammars
     turns = []
     for compiled in catalogue.routines.values():
         keys = [name for name in compiled.key_types if name.startswith("memory_input_")]

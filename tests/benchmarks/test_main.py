@@ -13,7 +13,7 @@ from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
 from benchmarks.compare import compare
 from benchmarks.report import PAGE, Aim, page
 from benchmarks.results import Measurement, describe_run, make_table, quantiles, read_csv, write_csv
-from benchmarks.workload import PLAIN, SIZES
+from benchmarks.workload import COMPILED, PLAIN, SIZES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -24,18 +24,25 @@ def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     return header, list(csv.DictReader(line for line in lines if not line.startswith("# ")))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_quick_run_times_every_arm_in_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    assert main(["compile", "--quick", "--output", str(tmp_path)]) == 0
-    (file,) = tmp_path.iterdir()
+    assert main(["compile", "masks", "--quick", "--output", str(tmp_path)]) == 0
+    file, masks = sorted(tmp_path.iterdir())
     header, rows = read(file)
-    assert file.name == f"{header['date']}_compile.csv"
+    assert (file.name, masks.name) == (f"{header['date']}_compile.csv", f"{header['date']}_masks.csv")
     assert {"processor", "versions", "commit", "seed", "vocabulary", "load"} <= header.keys()
     peers = {name for name in (LLGUIDANCE, XGRAMMAR) if importlib.util.find_spec(name)}
     assert {(row["case"], row["arm"]) for row in rows} == {
-        (case, arm) for case in (*SIZES, PLAIN) for arm in {OURS, OURS_COLD} | peers
+        *((case, arm) for case in (*COMPILED, PLAIN) for arm in {OURS, OURS_COLD} | peers),
+        ("restart", OURS),
     }
-    for row in rows:
+    of_masks = read(masks)[1]
+    assert {(row["case"], row["arm"]) for row in of_masks} == {
+        (case, arm) for case in (*COMPILED, PLAIN) for arm in {OURS} | peers
+    }
+    assert {row["metric"] for row in of_masks} >= {"one mask", "a mask of 64", "a token taken of 64"}
+    for row in (*rows, *of_masks):
         assert 0 < float(row["low"]) <= float(row["middle"]) <= float(row["high"])
     assert "text to first mask" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.arms import make_arms
 from benchmarks.compile_and_mask import DisagreementError, check_case
 from benchmarks.vocabularies import Tokenization
-from benchmarks.workload import PLAIN, SIZES, Case, make_case, make_cases
+from benchmarks.workload import COMPILED, PLAIN, Case, make_case, make_cases
 from routine_grammar.api import compile_regex
 from tests.vocabularies import byte_vocabulary
 
@@ -28,15 +28,15 @@ def test_the_same_seed_draws_the_same_cases(cases: list[Case]) -> None:
 
 
 def test_cases_have_the_sizes_they_claim(cases: list[Case]) -> None:
-    assert [case.name for case in cases] == [*SIZES, PLAIN]
+    assert [case.name for case in cases] == [*COMPILED, PLAIN]
     for case in cases[:-1]:
         lark = case.grammar.lark
-        size = SIZES[case.name]
+        size = COMPILED[case.name]
         assert lark.count('TOOL_CALL_MARKER "\\n') == size.tools
         assert lark.count('"\\"memory_input_') == size.keys
 
 
-@pytest.mark.parametrize(("size", "seed"), list(product(SIZES, range(3))))
+@pytest.mark.parametrize(("size", "seed"), list(product(COMPILED, range(3))))
 def test_samples_are_on_their_side_of_the_turn(size: str, seed: int) -> None:
     case = make_case(size, 10, seed)  # raises where one is not
     assert len(set(case.samples)) > 5

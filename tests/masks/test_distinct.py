@@ -14,7 +14,6 @@ from routine_grammar.api import Grammar, compile_schema
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.grammar.payload import load_grammar
 from routine_grammar.masks.distinct import DistinctRows, rows_of
-from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from tests.automaton.test_distinct import SCHEMAS, SHORT, unique
 from tests.scale import SCALE
@@ -120,7 +119,7 @@ def test_a_list_of_many_elements_goes_on() -> None:
 def test_a_request_in_vllm_masks_what_repeats_an_element() -> None:
     from routine_grammar.engines.vllm.request_grammar import RoutineGrammar
 
-    rows = rows_of(Automaton(load_grammar(compile_schema(SHORT).payload)), VocabularyRows.shared(VOCABULARY))
+    rows = rows_of(Automaton(load_grammar(compile_schema(SHORT).payload)), VOCABULARY)
     assert isinstance(rows, DistinctRows)
     grammar = RoutineGrammar(rows, VOCABULARY.eos)
     mask = torch.zeros((1, VOCABULARY.words), dtype=torch.int32)

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what vLLM imports warns of itself
     from vllm.exceptions import VLLMValidationError
 
+    from routine_grammar.engines.vllm.grammars import CompiledGrammars
     from routine_grammar.serve.requests import RoutineChatRequest, RoutineField, apply_routine, live_keys, prepare_turn
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,7 +32,8 @@ INPUTS: dict[str, Any] = {KEY: {}, "memory_input_narrow_view": {}, "memory_input
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     loaded = load_catalogue(demo_routines(), demo_tools(), "hermes")
-    loaded.vocabulary = Vocabulary([*(bytes((byte,)) for byte in range(256)), b"", b""], {"<|served|>": 256}, [257])
+    tokens = [*(bytes((byte,)) for byte in range(256)), b"", b""]
+    loaded.grammars = CompiledGrammars(Vocabulary(tokens, {"<|served|>": 256}, [257]))
     return loaded
 
 

@@ -15,27 +15,30 @@ from typing import Any, ClassVar
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import require_enough
+from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.payload import load_program
 from routine_grammar.masks.distinct import AnyRows, rows_of
-from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.warm_up import warm_up
 
-MAX_COMPILED = 1024
+MAX_COMPILED = 4096
+MAX_COMPILED_BYTES = 512 * 2**20
+COUNTED_EVERY = 16  # new grammars, as all have to be asked how far they have grown
 
 
 class CompiledGrammars:
-    """The grammars compiled for one tokenizer, least recently used out. Safe to use from several threads."""
+    """The grammars compiled for one vocabulary, least recently used out. Safe to use from several threads."""
 
     _of: ClassVar[weakref.WeakKeyDictionary[Any, CompiledGrammars]] = weakref.WeakKeyDictionary()
     _making: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.vocabulary = Vocabulary.from_tokenizer(tokenizer)
-        self._rows = VocabularyRows.shared(self.vocabulary)
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
         self._compiled: OrderedDict[str, AnyRows] = OrderedDict()
+        self._added = 0
+        self.nbytes = 0  # of the grammars that are kept, about, as they were counted last
         self._lock = threading.Lock()
 
     @classmethod
@@ -44,7 +47,7 @@ class CompiledGrammars:
         with cls._making:
             known = cls._of.get(tokenizer)
             if known is None:
-                known = cls._of[tokenizer] = cls(tokenizer)
+                known = cls._of[tokenizer] = cls(Vocabulary.from_tokenizer(tokenizer))
             return known
 
     def rows(self, payload: str) -> AnyRows:
@@ -57,14 +60,28 @@ class CompiledGrammars:
         program = load_program(payload)
         if (program.distinct > 1).any():
             require_enough(program.grammar)
-        rows = rows_of(Automaton(program, self.vocabulary.special), self._rows)
+        rows = rows_of(Automaton(program, self.vocabulary.special), self.vocabulary)
         rows.automaton.start()
         rows.automaton.require_clear()
         with self._lock:
             self._compiled[key] = rows
-            while len(self._compiled) > MAX_COMPILED:
-                self._compiled.popitem(last=False)
+            self._make_room(rows.automaton.library)
         return rows
+
+    def _make_room(self, library: LeafLibrary) -> None:
+        """Let grammars go that were used least recently, and those over leaves of which no new grammar makes use."""
+        self._added += 1
+        if len(self._compiled) > COUNTED_EVERY and self._added % COUNTED_EVERY:
+            return
+        for key in [key for key, rows in self._compiled.items() if rows.automaton.library is not library]:
+            del self._compiled[key]
+        self.nbytes = sum(rows.nbytes for rows in self._compiled.values())
+        while len(self._compiled) > 1 and (self.nbytes > MAX_COMPILED_BYTES or len(self._compiled) > MAX_COMPILED):
+            self.nbytes -= self._compiled.popitem(last=False)[1].nbytes
+
+    def __len__(self) -> int:
+        """How many grammars are kept."""
+        return len(self._compiled)
 
     def fewest_tokens(self, payload: str) -> int:
         """How many tokens the shortest text of a payload's grammar needs."""
