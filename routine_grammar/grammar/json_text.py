@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,10 @@ class JsonForm:
 # can't hold would be read as infinity, which is no integer.
 _PLAIN_INTEGER = r"-?(?:0|[1-9][0-9]*)(?:\.0+)?"
 _FROM_16 = "(?:1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-7])"
-_LARGE_INTEGER = rf"-?[1-9](?:(?:\.0+)?[eE]\+?0*(?:[0-9]|1[0-5]|{_FROM_16})|\.[0-9]{{1,16}}[eE]\+?0*{_FROM_16})"
+_LARGE_INTEGER = (
+    rf"-?[1-9](?:(?:\.0+)?[eE]\+?0*(?:[0-9]|1[0-5]|{_FROM_16})|\.[0-9]{{1,16}}[eE]\+?0*{_FROM_16})"
+    r"|-?1(?:\.(?:0+|[0-6][0-9]{0,15}))?[eE]\+?0*308"
+)
 _STRING = Leaf("STRING", JsonString())
 EXACT = JsonForm(
     _STRING,
@@ -59,6 +62,9 @@ EXACT = JsonForm(
     Leaf("INTEGER", rf"{_PLAIN_INTEGER}|{_LARGE_INTEGER}"),
     Leaf("NUMBER", r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
 )
+
+
+_CONSTANTS: Mapping[bool | None, Literal] = {None: Literal("null"), True: Literal("true"), False: Literal("false")}
 
 
 def turn_form(markers: Iterable[str], sigil: str, escaped: str = "", number: Leaf | None = None) -> JsonForm:
@@ -85,7 +91,9 @@ def value_literal(value: Any, form: JsonForm) -> Node:
 
     Raises `GrammarError` for a value that JSON can't hold, or (checked by `begins_with_sigil`) that reads as a key.
     """
-    if isinstance(value, str) and value.isascii():
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
+    if isinstance(value, str) and value.isascii() and "\x7f" not in value:  # which is escaped or not, as others are
         return Literal(_without_markers(json.encoder.encode_basestring_ascii(value), (*form.markers, *form.escaped)))
     try:
         texts = [json.dumps(value, ensure_ascii=ascii_only, allow_nan=False) for ascii_only in (False, True)]

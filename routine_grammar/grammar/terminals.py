@@ -33,7 +33,7 @@ from routine_grammar.patterns.reader import read_search, read_terminal
 
 _AS_THEY_ARE = CHARS - CharSet.chars('"\\') - CharSet.of((0, 0x1F))
 _ANYTHING = Times(Chars(CHARS | CHARS.escapes), 0, None)
-MAX_COUNT = 10_000_000
+MAX_COUNT = 2**30  # from there on a bound is that of no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def load(value: Any) -> Terminal:
 def _is_like(item: Any, usual: Any, name: str) -> bool:
     """Whether a value has the type of the usual one."""
     if name in ("low", "high") and not isinstance(usual, str):
-        return type(item) is int and 0 <= item <= MAX_COUNT
+        return type(item) is int and 0 <= item < MAX_COUNT
     if isinstance(usual, tuple):
         return isinstance(item, tuple) and all(isinstance(text, str) for text in item)
     return type(item) is type(usual)

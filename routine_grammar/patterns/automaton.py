@@ -81,6 +81,18 @@ class UnitAutomaton:
                 return False
         return bool(self.accepting[state])
 
+    def most(self) -> int:
+        """How many units the longest text has; NEVER where there is none longest."""
+        if not self.is_finite:
+            return NEVER
+        longest = np.where(self.accepting, 0, -1)
+        while True:
+            behind = np.where(self.table >= 0, longest[self.table], -1).max(axis=1, initial=-1)
+            longer = np.maximum(longest, np.where(behind >= 0, behind + 1, -1))
+            if (longer == longest).all():
+                return int(longest[0])
+            longest = longer
+
     def fewest(self) -> npt.NDArray[np.int64]:
         """How few units lead from each state to an end."""
         found = distances(self.table, self.accepting).astype(np.int64)

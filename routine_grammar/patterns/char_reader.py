@@ -218,9 +218,12 @@ class CharReader:
                 found |= self._range(low, self._member())
             else:
                 found |= low
-        if self._flags.ignores_case:
-            found = either_case(found) & CHARS
+        found = self._folded(found)
         return CHARS - found if is_negative else found
+
+    def _folded(self, chars: CharSet) -> CharSet:
+        """A set with its other cases, where these are ignored."""
+        return either_case(chars, of_ascii=self._flags.is_ascii) & CHARS if self._flags.ignores_case else chars
 
     def _range(self, low: CharSet, high: CharSet) -> CharSet:
         if isinstance(self._dialect, Ecma) and (len(low) > 1 or len(high) > 1):

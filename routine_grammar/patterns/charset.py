@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
+import numpy as np
+
 ESCAPED = 0x110000
 UNITS = 2 * ESCAPED
 
@@ -99,6 +101,8 @@ class CharSet:
         return CharSet(tuple((low - ESCAPED, high - ESCAPED) for low, high in (self & CHARS.escapes).ranges))
 
 
+_BLOCK = 128
+_UPPER, _LOWER = range(ord("A"), ord("Z") + 1), range(ord("a"), ord("z") + 1)
 CHARS = CharSet(((0, 0xD7FF), (0xE000, 0x10FFFF)))
 NO_CHARS = CharSet(())
 DIGITS = CharSet.of((ord("0"), ord("9")))
@@ -108,8 +112,14 @@ HEX = DIGITS | CharSet.of((ord("a"), ord("f")), (ord("A"), ord("F")))
 @cache
 def matching(pattern: str) -> CharSet:
     """The characters that a character class of Python's `re` matches."""
-    everything = "".join(chr(code) for low, high in CHARS.ranges for code in range(low, high + 1))
-    return CharSet.of(*(run for found in re.finditer(f"(?:{pattern})+", everything) for run in _runs(found.group())))
+    return CharSet.of(*(run for found in re.finditer(f"(?:{pattern})+", all_chars()) for run in _runs(found.group())))
+
+
+@cache
+def all_chars() -> str:
+    """All characters, in order."""
+    codes = np.concatenate([np.arange(low, high + 1, dtype="<u4") for low, high in CHARS.ranges])
+    return str(codes.tobytes(), "utf-32-le")
 
 
 def _runs(text: str) -> Ranges:
@@ -119,8 +129,13 @@ def _runs(text: str) -> Ranges:
 
 
 @cache
-def either_case(chars: CharSet) -> CharSet:
-    """A set with every character's other cases, as Python's `re` and JavaScript's `u` fold single characters."""
+def either_case(chars: CharSet, *, of_ascii: bool = False) -> CharSet:
+    """A set with every character's other cases, as Python's `re` and JavaScript's `u` fold single characters.
+
+    `of_ascii`: of ASCII's letters alone, as under `re`'s flag `a`.
+    """
+    if of_ascii:
+        return chars | CharSet.chars("".join(chr(code).swapcase() for code in (*_UPPER, *_LOWER) if code in chars))
     found = list(chars.ranges)
     for low, high in chars.ranges:
         for code in range(low, high + 1):
@@ -132,13 +147,15 @@ def either_case(chars: CharSet) -> CharSet:
 def _cases() -> dict[int, Ranges]:
     """The characters that each cased character folds together with."""
     together: dict[str, set[int]] = {}
-    for low, high in CHARS.ranges:
-        for code in range(low, high + 1):
-            char = chr(code)
-            lower = char.lower()
-            if lower != char or char.upper() != char:
-                upper = char.upper()
+    chars = all_chars()
+    for start in range(0, len(chars), _BLOCK):
+        block = chars[start : start + _BLOCK]
+        if block.lower() == block == block.upper():  # most of them
+            continue
+        for char in block:
+            lower, upper = char.lower(), char.upper()
+            if lower != char or upper != char:
                 key = (upper if len(upper) == 1 else char).lower()
                 if len(lower) == 1 and len(key) == 1:
-                    together.setdefault(key, set()).add(code)
+                    together.setdefault(key, set()).add(ord(char))
     return {code: tuple((other, other) for other in sorted(group)) for group in together.values() for code in group}

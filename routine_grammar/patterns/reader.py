@@ -13,7 +13,7 @@ from functools import lru_cache
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.patterns.automaton import are_disjoint, automaton_of
 from routine_grammar.patterns.char_reader import CharReader, Dialect, Ecma, Python
-from routine_grammar.patterns.charset import CHARS, ESCAPED, CharSet, either_case
+from routine_grammar.patterns.charset import CHARS, ESCAPED, CharSet
 from routine_grammar.patterns.pattern import (
     EMPTY,
     TEXT,
@@ -141,17 +141,28 @@ class _Reader(CharReader):
 
     def _row(self, depth: int) -> Pattern:
         items: list[Pattern] = []
+        self._skip_comments()
+        if isinstance(self._dialect, Python) and self._quantifier() is not None:
+            raise self._declined("a quantifier behind nothing")
         while (char := self._next()) and char not in "|)":
+            is_place = char in "^$" or self._next(2) in ("\\A", "\\Z", "\\b", "\\B")
             item = self._atom(depth)
-            items.append(self._quantified(item))
+            self._skip_comments()
+            items.append(self._quantified(item, is_place=is_place))
+            self._skip_comments()
         return concat(*items)
 
-    def _quantified(self, item: Pattern) -> Pattern:
+    def _skip_comments(self) -> None:
+        """Go past comments: they come between a pattern and its quantifier, too."""
+        while self._take("(?#"):
+            self._until(")", "a comment")
+
+    def _quantified(self, item: Pattern, *, is_place: bool) -> Pattern:
         start = self._place
         bounds = self._quantifier()
         if bounds is None:
             return item
-        if isinstance(item, _Ahead | Edge | Boundary) and not isinstance(self._dialect, Python):
+        if is_place or (isinstance(item, _Ahead | Edge | Boundary) and not isinstance(self._dialect, Python)):
             raise self._declined("a quantifier behind an assertion")
         if self._take("+"):
             raise self._declined("a possessive quantifier")
@@ -207,7 +218,7 @@ class _Reader(CharReader):
         return self._chars(CharSet.chars(char))
 
     def _chars(self, chars: CharSet) -> Pattern:
-        return Chars(either_case(chars) & CHARS if self._flags.ignores_case else chars)
+        return Chars(self._folded(chars))
 
     def _edge(self, mark: str, edge: Edge) -> Pattern:
         self.edges = self.edges or mark
@@ -233,9 +244,6 @@ class _Reader(CharReader):
         elif named := next((mark for mark in self._dialect.groups if self._take(mark)), None):
             if not self._until(">", f"the name of a group `({named}`").isidentifier():
                 raise self._declined("a group with a name that is none")
-        elif self._take("?#"):
-            self._until(")", "a comment")
-            return EMPTY
         elif self._take("?"):
             if self._flagged(depth):
                 return EMPTY

@@ -91,8 +91,13 @@ HOSTILE: list[tuple[str, Any, type[Exception] | None, str]] = [
     ("500 optional properties", optional(500), None, '{"p3": 1, "p99": 2}'),
     ("10,000 optional properties and one", optional(10_000, ("p9999",)), None, '{"p3": 1, "p9999": 2}'),
     ("10,000 properties behind one", optional(10_000, ("p0",)), None, '{"p0": 1, "p9999": 2}'),
-    ("a huge minItems", {"type": "array", "minItems": 10**30}, GrammarTooLargeError, ""),
-    ("a huge maxItems", {"type": "array", "maxItems": 10**9, "items": {"type": "null"}}, GrammarTooLargeError, ""),
+    ("a huge minItems", {"type": "array", "minItems": 10**30}, UnsupportedSchemaError, ""),
+    ("a large maxItems", {"type": "array", "maxItems": 10**6, "items": {"type": "null"}}, UnsupportedSchemaError, ""),
+    ("a maxItems that no text has", {"type": "array", "maxItems": 2**31 - 1, "items": {"type": "null"}}, None, "[null, null]"),
+    ("a maxLength that no text has", {"type": "string", "maxLength": 2**32 - 1}, None, '"a"'),
+    ("a maxLength that no text has, within", {"properties": {"a": {"type": "string", "maxLength": 2**31}}}, None, '{"a": "b"}'),
+    ("a huge minLength", {"type": "string", "minLength": 2**31}, UnsupportedSchemaError, ""),
+    ("4,000 constants of which one is to be", {"oneOf": [{"const": f"v{n}"} for n in range(4_000)]}, None, '"v7"'),
     (
         "many items",
         {"type": "array", "maxItems": 10_000, "items": {"type": "array", "maxItems": 10_000, "items": {"enum": ["a", "b"]}}},
@@ -164,6 +169,18 @@ def test_an_expression_that_takes_too_much_is_told_by_its_place(string: Any) -> 
     with pytest.raises(UnsupportedSchemaError, match="the bound") as told:
         compile_schema({"type": "object", "properties": {"a": {"type": "string", **string}}}).accepts("{}")
     assert (told.value.pointer, told.value.keyword) == ("/properties/a", "pattern")
+
+
+@pytest.mark.parametrize(
+    "string", [{"pattern": "^.$", "minLength": 3}, {"format": "ipv4", "minLength": 100}, {"format": "date", "minLength": 11}]
+)
+def test_a_string_shorter_than_it_has_to_be_is_none(string: Any) -> None:
+    with pytest.raises(SchemaError, match="there is no string that the schema allows"):
+        compile_schema({"type": "string", **string})
+    assert compile_schema({"type": ["string", "null"], **string}).accepts("null")
+    grammar = compile_schema({"type": "object", "properties": {"a": {"type": "string", **string}, "b": {}}})
+    assert grammar.accepts('{"b": 1}')
+    assert not grammar.accepts('{"a": "x"}')
 
 
 def test_a_shortest_text_past_any_bound_is_too_large_and_not_impossible() -> None:

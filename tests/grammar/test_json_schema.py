@@ -348,3 +348,26 @@ def test_unknown_formats_may_be_left_out_with_a_warning() -> None:
         (known,) = with_known_formats([tool])
     assert known.input_schema["properties"]["format"] == {}
     assert with_known_formats([known]) == (known,)
+
+
+def test_integers_within_bounds_are_spelled_as_others_are() -> None:
+    """What a float can't hold is read as infinity, which is no integer."""
+    for schema in ({}, {"minimum": 3}, {"exclusiveMaximum": 10**380}, {"multipleOf": 2}):
+        grammar = compile_schema({"type": "integer", **schema})
+        assert all(grammar.accepts(text) for text in ("4", "4.0", "1e+16", "1e+308", f"{4 * 10**350}")), schema
+        assert not any(grammar.accepts(text) for text in ("5e873", "1e999", "1.8e308", "4.5")), schema
+
+
+def test_a_delete_is_escaped_or_not() -> None:
+    for schema, texts in (
+        ({"const": "\x7f"}, ('"\x7f"', '"\\u007f"')),
+        ({"enum": ["a\x7fb"]}, ('"a\x7fb"', '"a\\u007fb"')),
+        ({"properties": {"\x7f": {}}, "required": ["\x7f"]}, ('{"\x7f": 1}', '{"\\u007f": 1}')),
+    ):
+        grammar = compile_schema(schema)
+        assert all(grammar.accepts(text) for text in texts), schema
+
+
+def test_one_of_values_is_what_one_lists_alone() -> None:
+    grammar = compile_schema({"oneOf": [{"enum": [1, 2, "b"]}, {"enum": [2.0, 3]}, {"const": "a"}]})
+    assert [grammar.accepts(text) for text in ("1", "2", "3", '"a"', '"b"', '"c"')] == [True, False, True, True, True, False]

@@ -186,3 +186,33 @@ def test_a_long_chain_of_rules_is_an_error_and_no_crash() -> None:
     assert grammar.accepts("a" * 1_500 + "b")
     with pytest.raises(GrammarTooLargeError, match="nested too deep"):
         _ = grammar.regex
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?ia)k",
+        "(?ia)é",
+        r"(?ia)[\w-]",
+        "(?ia)[a-z]",
+        "(?a)(?i:é)",
+        "(?i)(?a:é)",
+        "(?ia)[^k]",
+        "(?i)k",
+        "(?i)ß",
+        "a(?#x)*",
+        "(?#c)a|b",
+    ],
+)
+def test_cases_and_comments_are_those_of_re(pattern: str) -> None:
+    grammar = compile_regex(pattern)
+    for text in ("k", "K", "\u212a", "é", "É", "ı", "ſ", "s", "S", "ß", "ẞ", "", "a", "aa", "b", "-"):
+        assert grammar.accepts(text) == (re.fullmatch(pattern, text) is not None), text
+
+
+@pytest.mark.parametrize("pattern", ["^*", r"\b?", r"\A{2}", "${2}", "{1}", "a|{2}", "(?#x){0}", "(?:*)"])
+def test_what_repeats_nothing_is_refused_as_re_does(pattern: str) -> None:
+    with pytest.raises(re.error, match="nothing to repeat"):
+        re.compile(pattern)
+    with pytest.raises(GrammarError, match="a quantifier"):
+        compile_regex(pattern)

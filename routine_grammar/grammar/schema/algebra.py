@@ -69,6 +69,7 @@ class Algebra:
         self._asking: set[str] = set()
         self._holding: set[tuple[str, int]] = set()  # names of which it is asked whether they hold which value
         self._known: dict[tuple[Kind, Kind], Shape] = {}  # of the pairs of objects and of arrays that met, in what
+        self._denied: dict[Shape, Shape] = {}
         self._met = 0
         self._depth = 0
 
@@ -459,7 +460,11 @@ class Algebra:
 
         Those of a name are a name too: what is recursive is denied as far as it is looked at.
         """
-        kinds = shape.kinds
+        if shape not in self._denied:
+            self._denied[shape] = self._denied_anew(shape.kinds)
+        return self._denied[shape]
+
+    def _denied_anew(self, kinds: tuple[Kind, ...]) -> Shape:
         texts = [kind.value for kind in kinds if isinstance(kind, Value) and isinstance(kind.value, str)]
         objects = tuple(kind for kind in kinds if isinstance(kind, Object))
         found = denied_objects(self, objects) if objects else ANYTHING  # at once: there may be hundreds

@@ -8,7 +8,7 @@ from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.refusals import NothingAllowed, Undecided
 from routine_grammar.grammar.schema.shapes import Array, Shape
-from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
+from routine_grammar.grammar.tree import EMPTY, MAX_REPEAT, Literal, Node, Optional, Repeat, choice, sequence
 
 MAX_STATES = 2_000
 State = tuple[int, tuple[int, ...]]  # the place of the next item, and how many of each shape were met, as far as it matters
@@ -23,6 +23,14 @@ class Nodes(Protocol):
 
     def called(self, name: str, node: Node) -> Node:
         """A node that is used often."""
+
+
+def require_few(kind: Array) -> None:
+    """Raise where an array has more items, or has to have, than a rule repeats."""
+    for keyword, count in (("minItems", kind.low), ("maxItems", kind.high or 0)):
+        if count > MAX_REPEAT:
+            told = f"{keyword!r} is not supported here: {count} items; the bound is {MAX_REPEAT}"
+            raise UnsupportedSchemaError(told, pointer=kind.pointer, keyword=keyword)
 
 
 def array_of(kind: Array, algebra: Algebra, nodes: Nodes) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from routine_grammar.grammar.schema.shapes import (
     Shape,
     String,
     Value,
+    are_values,
     everything,
     joined,
     type_of,
@@ -46,6 +48,9 @@ class Denying(Protocol):
 
     def meet(self, one: Shape, other: Shape) -> Shape:
         """The values that are in both shapes."""
+
+    def may_be(self, shape: Shape) -> bool:
+        """Whether a shape may have a value."""
 
 
 def denied_kind(algebra: Denying, kind: Kind) -> Shape:
@@ -197,3 +202,18 @@ def _inner(algebra: Denying, kind: Object) -> Iterator[Kind]:
 def is_nested(kind: Object) -> bool:
     """Whether an object has others to be none of that have some themselves."""
     return any(each.never for each in kind.never)
+
+
+def in_one_alone(algebra: Denying, ways: Sequence[Shape], schemas: Sequence[Shape]) -> Shape:
+    """The values that are in one of some `ways` alone, which are what is left of some `schemas`."""
+    if all(map(are_values, ways)):
+        values = [kind for way in ways for kind in way.kinds if isinstance(kind, Value)]
+        count = Counter(kind.key for kind in values)
+        return Shape(tuple(kind for kind in values if count[kind.key] == 1))
+    pairs = [(one, other) for one in range(len(ways)) for other in range(one)]
+    overlapping: dict[int, list[Shape]] = {}
+    for one, other in [(one, other) for one, other in pairs if algebra.may_be(algebra.meet(ways[one], ways[other]))]:
+        overlapping.setdefault(one, []).append(schemas[other])
+        overlapping.setdefault(other, []).append(schemas[one])
+    denied = {number: algebra.denied(joined(*others)) for number, others in overlapping.items()}
+    return joined(*(algebra.meet(way, denied.get(number, ANYTHING)) for number, way in enumerate(ways)))

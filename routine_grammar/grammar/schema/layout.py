@@ -11,7 +11,7 @@ from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaE
 from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
-from routine_grammar.grammar.schema.containing import array_of
+from routine_grammar.grammar.schema.containing import array_of, require_few
 from routine_grammar.grammar.schema.denying import flattened, is_nested
 from routine_grammar.grammar.schema.excluding import ExcludingObject, with_names_of_others
 from routine_grammar.grammar.schema.meeting import is_none
@@ -255,21 +255,24 @@ class Layout:
 
     def _refuse_none(self, terminal: JsonString, pointer: str) -> None:
         """Raise where there is no such string, at once and not where it is decoded."""
-        if not terminal.found and terminal.high is None and all(texts_found(text) is not None for text in terminal.never):
+        is_free = not (terminal.found or terminal.low or terminal.high is not None)
+        if is_free and all(texts_found(text) is not None for text in terminal.never):
             return
         is_short = terminal.high is not None and terminal.high <= MAX_LENGTH_TOLD
         try:
             automaton = automaton_of(terminal.inner(with_length=is_short))
         except GrammarError as error:
             raise _unsupported("pattern", str(error), pointer) from error
-        if automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high):
+        is_none = automaton.is_empty or (terminal.high is not None and automaton.fewest()[0] > terminal.high)
+        if is_none or (terminal.low and not is_short and automaton.most() < terminal.low):
             raise NothingAllowed("there is no string that the schema allows", pointer=pointer)
 
     def _number(self, kind: Number) -> Node:
         usual = self._form.integer if kind.is_integer else self._form.number
         if kind == Number(is_integer=kind.is_integer) or (kind == _PLAIN and self._form.closed):
             return usual
-        form = usual.pattern if self._form.closed else _SPELLED[kind.plain]
+        as_usual = self._form.closed or (kind.is_integer and kind.plain is None)  # what floats can't hold is no integer
+        form = usual.pattern if as_usual else _SPELLED[kind.plain]
         assert isinstance(form, str)
         if self._form.closed and kind.plain is False:
             raise _unsupported("type", "integers with a fraction, which are none in this draft", kind.pointer)
@@ -306,6 +309,7 @@ class Layout:
             return Call(self._any["array"])
         own = len(kind.prefix)
         most = None if kind.high is None else max(kind.high - own, 0)
+        require_few(kind)
         tail: Node = EMPTY
         each = self.node_if_any(kind.rest) if most != 0 else None
         if each is None and kind.low > own:

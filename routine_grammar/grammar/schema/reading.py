@@ -14,6 +14,7 @@ from typing import Any
 
 from routine_grammar.errors import SchemaError
 from routine_grammar.grammar.schema.algebra import Algebra
+from routine_grammar.grammar.schema.denying import in_one_alone
 from routine_grammar.grammar.schema.documents import Place, escaped
 from routine_grammar.grammar.schema.refusals import Undecided, UnderWay
 from routine_grammar.grammar.schema.scalars import (
@@ -229,16 +230,8 @@ class Reader:
 
     def _one_of(self, place: Place, nesting: int, within: Shape) -> Shape:
         """What is within a shape and valid against one schema alone: within it, most are apart from each other."""
-        meet, may_be = self.algebra.meet, self.algebra.may_be
         schemas = self._ways(place, "oneOf", nesting)
-        ways = [meet(within, way) for way in schemas]
-        pairs = [(one, other) for one in range(len(ways)) for other in range(one)]
-        overlapping: dict[int, list[Shape]] = {}
-        for one, other in [(one, other) for one, other in pairs if may_be(meet(ways[one], ways[other]))]:
-            overlapping.setdefault(one, []).append(schemas[other])
-            overlapping.setdefault(other, []).append(schemas[one])
-        denied = {number: self.algebra.denied(joined(*others)) for number, others in overlapping.items()}
-        return joined(*(meet(way, denied.get(number, ANYTHING)) for number, way in enumerate(ways)))
+        return in_one_alone(self.algebra, [self.algebra.meet(within, way) for way in schemas], schemas)
 
     def _not(self, place: Place, nesting: int) -> Shape:
         return self.algebra.denied(self.shape(place.at("not"), nesting + 1))

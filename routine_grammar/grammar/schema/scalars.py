@@ -11,6 +11,7 @@ from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.formats import INTEGERS, NAMES, SAYS_NOTHING, format_of
 from routine_grammar.grammar.schema.shapes import Kind, Number, Shape, String
+from routine_grammar.grammar.terminals import MAX_COUNT
 from routine_grammar.patterns.reader import read_search
 
 Meet = Callable[[Shape, Shape], Shape]
@@ -73,6 +74,10 @@ def count_of(place: Place, keyword: str) -> int | None:
         return None
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise malformed(place, keyword, "a count")
+    if count >= MAX_COUNT:
+        if keyword.startswith("min"):
+            raise unsupported(place, keyword, f"{count}; the bound is {MAX_COUNT - 1}")
+        return None  # no text has as many
     return count
 
 
