@@ -1,4 +1,4 @@
-"""Leaf automata: a terminal as a DFA over bytes, and the library that shares them.
+"""The library of leaf automata, which shares them.
 
 In: a terminal. Out: rows of one int32 table, `next state per byte`, addressed by state ids that stay valid for the life of
 the library. A string whose length has bounds is one automaton for all bounds, and a count of its characters beside it.
@@ -9,21 +9,20 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import tables
-from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting, counting_of
-from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, to_bytes
+from routine_grammar.automaton.compiling import LeafAutomaton, compile_counted, compile_leaf, nothing_of
+from routine_grammar.automaton.counting import MAX_LAYERS, NEVER, Counting
 from routine_grammar.automaton.step import COUNTED, DEAD, NO_BOUNDS, RETURN
 from routine_grammar.automaton.tables import Addresses, pseudo_slot
-from routine_grammar.errors import GrammarError, GrammarTooLargeError
-from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
+from routine_grammar.errors import GrammarTooLargeError
+from routine_grammar.grammar.terminals import JsonString, Terminal
 from routine_grammar.jit import jit
-from routine_grammar.patterns.automaton import automaton_of, quoted
 
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
 MAX_STATES = COUNTED
@@ -49,64 +48,6 @@ _PLACES = {
 }
 
 Table = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class LeafAutomaton:
-    """A DFA over bytes; state 0 is the start, every state can reach an accepting one.
-
-    `table` [states, 256] int32 holds the next state, DEAD, or RETURN: the leaf ends with this byte and could not go on.
-    `accepting` [states] bool. `counting`: what its characters are counted by, where they are.
-    """
-
-    table: Table
-    accepting: npt.NDArray[np.bool_]
-    counting: Counting | None = None
-
-
-def compile_leaf(terminal: Terminal) -> LeafAutomaton:
-    """Compile a terminal, the length of a string as part of its automaton.
-
-    Raises `GrammarError` for an expression that can't be read or that matches nothing, `GrammarTooLargeError` past the bounds.
-    """
-    if isinstance(terminal, JsonString) and terminal.is_counted:
-        leaf = quoted(automaton_of(terminal.inner()))
-    else:
-        leaf = automaton_of_terminal(terminal)
-    if leaf.is_empty:
-        raise _nothing(terminal)
-    return LeafAutomaton(*_sealed(to_bytes(leaf)))
-
-
-def compile_counted(terminal: JsonString) -> LeafAutomaton | None:
-    """A string without its length, to be counted beside its automaton; None where that can't be. Raises as `compile_leaf`."""
-    leaf = automaton_of_terminal(terminal)
-    if leaf.is_empty:
-        raise _nothing(terminal)
-    table, accepting = _sealed(to_bytes(leaf))
-    completes = np.zeros(len(table), np.bool_)
-    completes[1 : len(leaf.accepting) - 1] = True  # all but the start, and the end, which is sealed
-    counting = counting_of(table, completes, RETURN)
-    return None if counting is None else LeafAutomaton(table, accepting, counting)
-
-
-def _nothing(terminal: Terminal) -> GrammarError:
-    told = f"pattern {terminal[:200]!r}" if isinstance(terminal, str) else f"a terminal of {terminal!r:.200}"
-    return GrammarError(f"{told} matches nothing")
-
-
-def _sealed(automaton: ByteAutomaton) -> tuple[Table, npt.NDArray[np.bool_]]:
-    """The table and what is accepting, with ends that can't go on turned into RETURN, the start left as it is."""
-    count = len(automaton.table)
-    if count > MAX_LEAF_STATES:
-        raise GrammarTooLargeError(f"a pattern needs {count} states; the bound is {MAX_LEAF_STATES}")
-    accepting = np.zeros(count, np.bool_)
-    accepting[: len(automaton.accepting)] = automaton.accepting
-    sealed = accepting & (automaton.table < 0).all(axis=1)
-    sealed[0] = False
-    renumber = np.where(sealed, RETURN, np.cumsum(~sealed) - 1).astype(np.int32)
-    rows = automaton.table[~sealed]
-    return np.where(rows >= 0, renumber[rows], DEAD).astype(np.int32), accepting[~sealed]
 
 
 class LeafLibrary:
@@ -224,7 +165,7 @@ class LeafLibrary:
         if state < COUNTED:
             return int(self.distance[state])
         real, count, number = self.pseudo[state - COUNTED].tolist()
-        return self._bytes_left(real, int(self.bounds[number, 0]) - count, number)
+        return self._bytes_left(real, count, number)
 
     def first(self, state: int) -> int:
         """The bytes that may come next inside the leaf, as a bit set."""
@@ -260,7 +201,7 @@ class LeafLibrary:
             else:
                 real, _, number = self.pseudo[state - COUNTED].tolist()
                 states = np.flatnonzero(self._reachable(real)).tolist()
-                self._farthest[state] = max(self._bytes_left(one, int(self.bounds[number, 0]) + 1, number) for one in states)
+                self._farthest[state] = max(self._most_bytes_left(one, number) for one in states)
         return self._farthest[state]
 
     def grows(self, state: int) -> bool:
@@ -282,6 +223,8 @@ class LeafLibrary:
         low, high = map(int, self.bounds[number, :2])
         if high == NO_BOUNDS:
             return NO_BOUNDS
+        if self._has_upper_alone(int(self.counted[state])):
+            return 0
         counts = self.counts[self.counted[state]]
         gaps = np.flatnonzero(counts != np.arange(MAX_LAYERS))
         least = int(gaps[-1]) + 1 if len(gaps) else 0
@@ -314,11 +257,24 @@ class LeafLibrary:
         return np.asarray(((targets >= 0) & (counts + needed <= high)) | ((targets == RETURN) & (count >= low)))
 
     def _bytes_left(self, state: int, count: int, number: int) -> int:
-        """Fewest bytes from a state of a counted leaf to its end with so many further characters or more."""
+        """Fewest bytes from a state of a counted leaf to its end, after so many characters and with these bounds."""
         row = int(self.counted[state])
-        count = self._needed(row, count)
-        last, slope = map(int, self.bounds[number, 2:])
-        return int(self.layers[row, min(count, last)]) + slope * max(count - last, 0)
+        low, high, last, slope = map(int, self.bounds[number])
+        if self._has_upper_alone(row):
+            return int(self.layers[row, min(high - count, last)])
+        more = self._needed(row, low - count)
+        return int(self.layers[row, min(more, last)]) + slope * max(more - last, 0)
+
+    def _most_bytes_left(self, state: int, number: int) -> int:
+        """The most that `_bytes_left` is of a state, whatever was counted."""
+        row = int(self.counted[state])
+        if self._has_upper_alone(row):
+            return int(self.layers[row, self.counts[row, 0]])
+        return self._bytes_left(state, -1, number)
+
+    def _has_upper_alone(self, row: int) -> bool:
+        """Whether a row of counts is for upper bounds alone."""
+        return bool(self.counts[row, -1] >= NEVER)
 
     def _needed(self, row: int, count: int) -> int:
         """The least number of further characters, of at least so many, that leads to the end."""
@@ -345,11 +301,16 @@ class LeafLibrary:
             return None
         state, counting = known
         assert counting is not None
+        low = terminal.low
+        if not counting.has_lower:
+            if low >= int(self.counts[self.counted[state], 0]):  # which counts the quote before the string
+                return None
+            low = 0  # no string of it is shorter
         high = NO_BOUNDS if terminal.high is None else terminal.high
-        if self._needed(int(self.counted[state]), terminal.low + 1) - 1 > high:
-            raise _nothing(terminal)
+        if self._needed(int(self.counted[state]), low + 1) - 1 > high:
+            raise nothing_of(terminal)
         with self._lock:
-            bounds = (terminal.low, high, counting.layers.shape[1] - 1, counting.slope)
+            bounds = (low, high, counting.layers.shape[1] - 1, counting.slope)
             if bounds not in self._bounds_numbers:
                 self._bounds_numbers[bounds] = len(self.bounds)
                 self._replace(bounds=np.concatenate([self.bounds, np.array([bounds], np.int32)]))

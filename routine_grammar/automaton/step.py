@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routine_grammar.automaton import tables
-from routine_grammar.automaton.counting import MAX_LAYERS
+from routine_grammar.automaton.counting import MAX_LAYERS, NEVER
 from routine_grammar.automaton.tables import (
     AFTER,
     BYTE,
@@ -258,6 +258,8 @@ def may_end(t: Handle, row: Configuration, scratch: Configuration) -> int:
 def counted_distance(t: Handle, state: int, number: int, bounds: int) -> int:
     """Fewest bytes from a state of a counted leaf, after so many characters, to the end of the leaf."""
     entry, last = counted_row(t, state), of_bounds(t, bounds, 2)
+    if tables.counts(t, entry, MAX_LAYERS - 1) >= NEVER:  # counted for upper bounds alone
+        return tables.layer(t, entry, min(of_bounds(t, bounds, 1) - number, last))
     more = needed(t, entry, of_bounds(t, bounds, 0) - number)
     return tables.layer(t, entry, min(more, last)) + of_bounds(t, bounds, 3) * max(more - last, 0)
 

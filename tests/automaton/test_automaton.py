@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.leaf import compile_leaf
+from routine_grammar.automaton.compiling import compile_leaf
 from routine_grammar.automaton.step import RETURN
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.regex import grammar_to_regex

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from routine_grammar.api import compile_schema
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.leaf import LeafLibrary, compile_counted, compile_leaf
+from routine_grammar.automaton.compiling import compile_counted, compile_leaf
+from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import COUNTED
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.terminals import JsonString
@@ -34,6 +36,9 @@ FOUND = (
     ("^(😀|bb)+$",),
     ("^x?(ab|c){3,}",),
     ("^[ab]{1,3}(-[ab]{1,3})*$",),
+    ("^.*abc.*$",),
+    ("^[ab]{1,30}-[ab]{1,9}$",),
+    ("^(?:aab)*-(?:cc)*$",),
 )
 NEVER = ((), ("^memory_",), ("b$",), ("^(?:a|ab|é)$",))
 PIECES = ("a", "b", "c", "ab", "aab", "-", "é", "😀", "memory_", "x", '"', "<a>", "\n")
@@ -192,10 +197,23 @@ def test_lengths_share_a_leaf() -> None:
 
 
 def test_lengths_that_can_not_be_counted_beside_are_part_of_the_states() -> None:
-    assert compile_counted(JsonString(found=("^(aab)*$",))) is None
-    assert compile_counted(JsonString(found=("^(aab|b)*$",))) is not None
+    """Where the count that is reached next is told by no rule, upper bounds can be counted, and lower ones can't."""
+    told = {found: compile_counted(JsonString(found=(found,))) for found in ("^(aab)*$", "^(aab|b)*$", "^.*foo.*$")}
+    counted = [automaton.counting for automaton in told.values() if automaton is not None]
+    assert [counting is not None and counting.has_lower for counting in counted] == [False, True, False]
     library = LeafLibrary()
     assert library.start(JsonString(found=("^(aab)*$",), low=20, high=40)) < COUNTED
+    assert library.start(JsonString(found=("^(aab)*$",), high=40)) >= COUNTED
+    assert library.start(JsonString(found=("^.*foo.*$",), low=3, high=4_000)) >= COUNTED  # none is shorter
+    assert library.start(JsonString(found=("^.*foo.*$",), low=4, high=20)) < COUNTED
+
+
+def test_addresses_may_have_as_many_characters_as_they_have() -> None:
+    for low in (0, 1, 3):
+        grammar = compile_schema({"type": "string", "format": "email", "minLength": low, "maxLength": 254})
+        assert grammar.accepts('"a@b.co"')
+        assert grammar.accepts(f'"{"a" * 60}@{"b" * 50}.org"')
+        assert not grammar.accepts(f'"{"a" * 60}@{".".join(["b" * 50] * 5)}.org"')
 
 
 @pytest.mark.parametrize(
