@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch, require_enough
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
-from routine_grammar.explanation import Explanation, explain, with_schema
+from routine_grammar.explanation import Explanation, explain, with_schema, with_tool
 from routine_grammar.grammar.dialects import load_dialect
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
 from routine_grammar.grammar.faults import faults
@@ -18,7 +18,7 @@ from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.lark_text import Flavour, grammar_to_lark
 from routine_grammar.grammar.payload import dump_grammar
 from routine_grammar.grammar.regex import grammar_to_regex
-from routine_grammar.grammar.schema.compiler import schema_to_grammar
+from routine_grammar.grammar.schema.compiler import declining, schema_to_grammar
 from routine_grammar.grammar.schema.formats import without_unknown_formats
 from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar as Tree
@@ -47,9 +47,13 @@ XGRAMMAR = "xgrammar"
 
 @dataclass(frozen=True)
 class Grammar:
-    """A compiled grammar: what texts it allows, in several writings, and matchers that follow a sequence of tokens."""
+    """A compiled grammar: what texts it allows, in several writings, and matchers that follow a sequence of tokens.
+
+    `schema` is the JSON Schema that it was made of, if it was.
+    """
 
     tree: Tree
+    schema: Any = field(default=None, kw_only=True, repr=False, compare=False)
 
     @cached_property
     def lark(self) -> str:
@@ -85,11 +89,12 @@ class Grammar:
         return Watch(self._automaton).accepts(data) if self._automaton.is_distinct else self._automaton.accepts(data)
 
     def explain(self, text: str) -> Explanation:
-        """How far the grammar reads `text`, why no further, and what may come there; `print` it.
+        """How far the grammar reads `text`, why no further, and what may come there, with the pointers of a schema; `print` it.
 
         Raises `GrammarTooLargeError` where there are too many ways to read it.
         """
-        return explain(self.tree, self._automaton, text)
+        explanation = explain(self.tree, self._automaton, text)
+        return explanation if self.schema is None else with_schema(explanation, text, self.schema)
 
     def matcher(self, vocabulary: Vocabulary, budget: int | None = None) -> Matcher:
         """A matcher for one sequence; with a `budget` of tokens, whatever it says ends whole within it.
@@ -202,7 +207,7 @@ class CompiledRoutine:
         Raises as `turn` and `Grammar.explain`.
         """
         explanation = self.turn(position, memory).explain(text)
-        return with_schema(explanation, text, self.tools, self.scope.dialect)
+        return with_tool(explanation, text, self.tools, self.scope.dialect)
 
     def live(self, keys: Iterable[MemoryKey]) -> frozenset[str]:
         """The names of keys as the Routine writes them, with the default sigil."""
@@ -228,7 +233,7 @@ def compile_routine(
     problems = as_problems(routine, iter(whole.findings)) or check(whole.routine, tools, whole.given)
     if problems:
         raise RoutineError(f"routine {routine.name!r} has {len(problems)} problem(s):", tuple(map(str, problems)))
-    for fault in faults(compiled.scope, compiled.key_types):
+    for fault in faults(compiled.scope, compiled.key_types, _require_automaton):
         raise fault.error
     return compiled
 
@@ -253,7 +258,7 @@ def problems_of(
     checked = check(whole.routine, tools, whole.given)
     found = [*missing, *(problem for problem in checked if (problem.step, problem.field) not in told)]
     told |= {(problem.step, problem.field) for problem in found}
-    for fault in faults(compiled.scope, compiled.key_types):
+    for fault in faults(compiled.scope, compiled.key_types, _require_automaton):
         path = path_of(fault.step) if fault.step is not None else ()
         message = str(fault.error)
         if fault.step is not None and fault.argument is not None:
@@ -296,15 +301,23 @@ def with_known_formats(tools: Iterable[Tool]) -> tuple[Tool, ...]:
 
 
 def compile_schema(schema: Any, *, ignore_unknown_formats: bool = False) -> Grammar:
-    """The grammar of all JSON texts valid against a schema; raises `SchemaError`, `UnsupportedSchemaError`.
+    """The grammar of all JSON texts valid against a schema.
 
-    Also `GrammarError` where no automaton can hold it. A `format` that is not known is declined, or with
+    Raises `UnsupportedSchemaError`, with keyword and pointer, for what can't be enforced exactly or passes a bound, and
+    `SchemaError` for what is no schema or allows no value. A `format` that is not known is declined, or with
     `ignore_unknown_formats` not enforced and told by a `SchemaWarning`.
     """
-    grammar = Grammar(schema_to_grammar(without_unknown_formats(schema) if ignore_unknown_formats else schema))
-    grammar._automaton.require_clear()
-    require_enough(grammar.tree)
+    schema = without_unknown_formats(schema) if ignore_unknown_formats else schema
+    grammar = Grammar(schema_to_grammar(schema), schema=schema)
+    with declining(schema):
+        _require_automaton(grammar.tree, grammar._automaton)
     return grammar
+
+
+def _require_automaton(tree: Tree, automaton: Automaton | None = None) -> None:
+    """Raise `GrammarError` or `UnsupportedSchemaError` where no automaton holds a grammar: now, not as a text comes to it."""
+    (automaton or Automaton(tree)).require_clear()
+    require_enough(tree)
 
 
 def compile_lark(text: str) -> Grammar:

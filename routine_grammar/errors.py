@@ -33,6 +33,7 @@ class SchemaError(RoutineGrammarError):
 
     def __init__(self, message: str, *, pointer: str = "") -> None:
         super().__init__(f"{message} (at JSON pointer {pointer or '/'!r})")
+        self.told = message
         self.pointer = pointer
 
 
@@ -49,7 +50,11 @@ class GrammarError(RoutineGrammarError):
 
 
 class GrammarTooLargeError(GrammarError):
-    """A grammar passes one of the documented bounds; the message names the bound."""
+    """A grammar passes one of the documented bounds; the message names the bound. `rule` is the one that does, if one does."""
+
+    def __init__(self, message: str, *, rule: str | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class VocabularyError(RoutineGrammarError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from routine_grammar.automaton.tracing import Way, trace
 from routine_grammar.grammar.dialects import Dialect
 from routine_grammar.grammar.schema.documents import Place, document
 from routine_grammar.grammar.terminals import JsonNumber, JsonString, RawText
-from routine_grammar.grammar.tree import Call, Grammar, Leaf, Literal, Marker
+from routine_grammar.grammar.tree import Call, Distinct, Grammar, Leaf, Literal, Marker
 from routine_grammar.grammar.tree import Sequence as Row
 from routine_grammar.patterns.reader import found_in
 from routine_grammar.routine.tools import Tool
@@ -29,7 +29,7 @@ class Explanation:
 
     `read` counts characters, `read_bytes` bytes; `refused` is the character behind them, None where all of the text may
     stand. `expected` tells what may come instead, or next, of `ways` in all; `rules` are the rules it stands in, outermost
-    first. `tool` and `pointers` are the schemas, in that of the tool's arguments, of the value that is being written.
+    first. `pointers` are the schemas of the value that is being written, in that of the arguments of `tool`, or of the text.
     """
 
     read: int
@@ -54,7 +54,8 @@ class Explanation:
             lines.append(f"forced: {self.forced!r}")
         lines.append(f"may end here: {'yes' if self.may_end else 'no'}")
         lines += [f"in rule: {' > '.join(rules)}" for rules in self.rules]
-        lines += [f"by the schema of tool {self.tool}: {pointer or '/'}" for pointer in self.pointers]
+        whose = "" if self.tool is None else f" of tool {self.tool}"
+        lines += [f"by the schema{whose}: {pointer or '/'}" for pointer in self.pointers]
         return "\n".join(lines)
 
 
@@ -64,7 +65,7 @@ def explain(grammar: Grammar, automaton: Automaton, text: str) -> Explanation:
     Raises `GrammarTooLargeError` where there are too many ways to read it.
     """
     data = text.encode(errors="surrogatepass")
-    count, repeats = Watch(automaton).read(data) if automaton.is_distinct else (len(data), False)
+    count, repeated = Watch(automaton).read(data) if automaton.is_distinct else (len(data), None)
     traced = trace(grammar, data[:count])
     read = len(data[: traced.read].decode(errors="ignore"))  # a character that is refused by its second byte is not read
     row = automaton.after(automaton.start(), data[: traced.read])
@@ -73,7 +74,9 @@ def explain(grammar: Grammar, automaton: Automaton, text: str) -> Explanation:
     forced = bytes(piece for piece in pieces if isinstance(piece, int)).decode(errors="ignore")
     goes_on = [way for way in traced.ways if way.text or way.leaf is not None]
     told = list(dict.fromkeys(map(_told, goes_on)))
-    told += ["what repeats no element of the list"] if repeats else []
+    if repeated is not None:
+        repeats = repeated.decode(errors="ignore") + text[read : read + 1]
+        told.insert(0, f"what repeats no element of the list, as {repeats!r} would")
     rules = dict.fromkeys(way.rules for way in goes_on if way.rules)
     return Explanation(
         read=read,
@@ -84,16 +87,32 @@ def explain(grammar: Grammar, automaton: Automaton, text: str) -> Explanation:
         rules=tuple(rules)[:MAX_SHOWN],
         forced=forced,
         may_end=automaton.may_end(row),
+        pointers=() if repeated is None else tuple(dict.fromkeys(_distinct_in(grammar, rules))),
     )
 
 
-def with_schema(explanation: Explanation, text: str, tools: Sequence[Tool], dialect: Dialect) -> Explanation:
+def _distinct_in(grammar: Grammar, rules: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The pointers of what wants the elements of the innermost lists to be distinct, by the rules that a text stands in."""
+    for names in rules:
+        trees = [grammar.rules[name] for name in names]
+        innermost = next((tree for tree in reversed(trees) if isinstance(tree, Distinct)), None)
+        if innermost is not None:
+            yield innermost.pointer
+
+
+def with_schema(explanation: Explanation, text: str, schema: Any) -> Explanation:
+    """An explanation of a JSON text that tells which parts of its schema say something of where it was read to."""
+    path = _path(text[: explanation.read])
+    return explanation if path is None else replace(explanation, pointers=(*explanation.pointers, *_pointers(schema, path)))
+
+
+def with_tool(explanation: Explanation, text: str, tools: Sequence[Tool], dialect: Dialect) -> Explanation:
     """An explanation that tells which schema stands where the text was read to."""
     found = _argument(text[: explanation.read], tools, dialect)
     if found is None:
         return explanation
     tool, path = found
-    return replace(explanation, tool=tool.name, pointers=tuple(_pointers(tool.input_schema, path)))
+    return replace(explanation, tool=tool.name, pointers=(*explanation.pointers, *_pointers(tool.input_schema, path)))
 
 
 def _told(way: Way) -> str:

@@ -16,7 +16,7 @@ ALLOWED = {
     "kept": set(),
     "patterns": {"errors", "jit", "kept"},
     "routine": {"errors", "patterns"},
-    "grammar": {"errors", "patterns", "routine", "jit"},
+    "grammar": {"errors", "patterns", "routine", "jit", "kept"},
     "jit": set(),
     "automaton": {"errors", "patterns", "grammar", "jit"},
     "masks": {"errors", "grammar", "automaton", "jit", "kept"},

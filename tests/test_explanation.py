@@ -162,3 +162,32 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         assert "by the schema of tool list_pages: /properties/wiki" in told
     assert main([*command, "--at", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_schema_is_told_by_pointer() -> None:
+    items = {"type": "string", "maxLength": 1}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "uniqueItems": True, "items": items}, "b": {"$ref": "#/$defs/n"}},
+        "$defs": {"n": {"type": "integer", "minimum": 3}},
+    }
+    grammar = compile_schema(schema)
+    repeated = grammar.explain('{"a": ["z", "z"]}')
+    assert (repeated.refused, repeated.pointers) == ("z", ("/properties/a/uniqueItems", "/properties/a/items"))
+    assert "STRING_2, a JSON string of 0 to 1 characters" in repeated.expected[1]
+    assert repeated.expected[0] == "what repeats no element of the list, as '\"z' would"
+    low = grammar.explain('{"b": 2}')
+    assert (low.refused, low.pointers) == ("}", ("/$defs/n",))
+    assert str(low).endswith("by the schema: /$defs/n")
+    assert grammar.explain('{"b": 3}').pointers == ()
+    assert compile_schema(items).explain('"xy').pointers == ("",)
+
+
+def test_an_argument_of_a_list_of_distinct_elements_is_told_by_pointer() -> None:
+    schema = {"properties": {"a": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}}, "required": ["a"]}
+    compiled = compile_routine(Routine("r", steps=(Step("1", "s", tool="t"),)), [Tool("t", "", schema)])
+    begun = compiled.turn().forced
+    assert begun.endswith("[")
+    explanation = compiled.explain(f"{begun}17, 17, ")
+    assert explanation.refused == ","
+    assert (explanation.tool, explanation.pointers) == ("t", ("/properties/a/uniqueItems", "/properties/a/items"))

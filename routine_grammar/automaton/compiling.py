@@ -12,7 +12,7 @@ from routine_grammar.automaton.lowering import MAX_LEAF_STATES, ByteAutomaton, t
 from routine_grammar.automaton.step import DEAD, RETURN
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import JsonString, Terminal, automaton_of_terminal
-from routine_grammar.patterns.automaton import automaton_of, quoted
+from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
 
 Table = npt.NDArray[np.int32]
 
@@ -35,25 +35,27 @@ def compile_leaf(terminal: Terminal) -> LeafAutomaton:
 
     Raises `GrammarError` for an expression that can't be read or that matches nothing, `GrammarTooLargeError` past the bounds.
     """
+    return LeafAutomaton(*_sealed(to_bytes(_with_length(terminal))))
+
+
+def compile_counted(terminal: JsonString) -> LeafAutomaton | None:
+    """A string whose length is to be counted beside its automaton; None where that can't be. Raises as `compile_leaf`."""
+    leaf = _with_length(terminal)
+    table, accepting = _sealed(to_bytes(leaf))
+    completes = np.zeros(len(table), np.bool_)
+    completes[1 : len(leaf.accepting) - 1] = True  # all but the start, and the end, which is sealed
+    counting = counting_of(table, completes, RETURN)
+    return None if counting is None else LeafAutomaton(table, accepting, counting)
+
+
+def _with_length(terminal: Terminal) -> UnitAutomaton:
     if isinstance(terminal, JsonString) and terminal.is_counted:
         leaf = quoted(automaton_of(terminal.inner()))
     else:
         leaf = automaton_of_terminal(terminal)
     if leaf.is_empty:
         raise nothing_of(terminal)
-    return LeafAutomaton(*_sealed(to_bytes(leaf)))
-
-
-def compile_counted(terminal: JsonString) -> LeafAutomaton | None:
-    """A string without its length, to be counted beside its automaton; None where that can't be. Raises as `compile_leaf`."""
-    leaf = automaton_of_terminal(terminal)
-    if leaf.is_empty:
-        raise nothing_of(terminal)
-    table, accepting = _sealed(to_bytes(leaf))
-    completes = np.zeros(len(table), np.bool_)
-    completes[1 : len(leaf.accepting) - 1] = True  # all but the start, and the end, which is sealed
-    counting = counting_of(table, completes, RETURN)
-    return None if counting is None else LeafAutomaton(table, accepting, counting)
+    return leaf
 
 
 def nothing_of(terminal: Terminal) -> GrammarError:

@@ -18,7 +18,7 @@ import numpy as np
 from routine_grammar.automaton.automaton import Automaton, Piece, Symbol
 from routine_grammar.automaton.marks import BEGINS_ELEMENT, BEGINS_LIST, ENDS_ELEMENT, ENDS_LIST, Event
 from routine_grammar.automaton.step import ELEMENT, HEAD, LIST, Configuration
-from routine_grammar.errors import GrammarError
+from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.schema.shapes import key_of_text
 from routine_grammar.grammar.tree import Call, Distinct, Grammar, reachable
 
@@ -127,13 +127,14 @@ def elements(lists: Lists) -> int:
 
 
 def require_enough(grammar: Grammar) -> None:
-    """Raise `GrammarError` where no text is found that has as many different elements as there have to be."""
+    """Raise `UnsupportedSchemaError` where no text is found that has as many different elements as there have to be."""
     for rule, tree in grammar.rules.items():
         if isinstance(tree, Distinct) and tree.least > 1:
             watch = Watch(Automaton(Grammar(Call(rule), reachable(tree, grammar.rules) | {rule: tree})))
             if watch.completion(watch.start()) is None:
-                told = f"there are no {tree.least} different elements as they have to be"
-                raise GrammarError(f"rule {rule}: {told}, or they are too hard to find (at JSON pointer {tree.pointer!r})")
+                keyword = tree.pointer.rpartition("/")[2]
+                told = f"there are no {tree.least} different elements as they have to be, or they are too hard to find"
+                raise UnsupportedSchemaError(f"{keyword!r} (rule {rule}): {told}", pointer=tree.pointer, keyword=keyword)
 
 
 class Watch:
@@ -164,16 +165,20 @@ class Watch:
         place = self.after(self.start(), data)
         return place is not None and self._automaton.may_end(place.row)
 
-    def read(self, data: bytes) -> tuple[int, bool]:
-        """How many bytes some text begins with, as far as the automaton lets them, and whether an element stops it there."""
+    def read(self, data: bytes) -> tuple[int, bytes | None]:
+        """How many bytes some text begins with, as far as the automaton lets them.
+
+        With them, where an element stops it there, as much of the text of the one that could only be one that is there.
+        """
         place = self.start()
         for number in range(len(data)):
             row = self._automaton.after(place.row, data[number : number + 1])
             after = None if row is None else self.after(place, data[number : number + 1])
             if after is None or not self.is_alive(after):
-                return number, row is not None
+                under_way = [level.text for level in place.lists if level.text is not None]
+                return number, under_way[-1] if under_way and row is not None else None if row is None else b""
             place = after
-        return len(data), False
+        return len(data), None
 
     def is_alive(self, place: Watched) -> bool:
         """Whether some way to the end repeats no element."""

@@ -25,6 +25,7 @@ from routine_grammar.grammar.terminals import JsonString, Terminal
 from routine_grammar.jit import jit
 
 MAX_UNCOUNTED = 16  # the most characters of a string that are counted by states of its automaton
+MAX_LEAST = 64  # the most of its least length that are, where an upper bound is counted beside it
 MAX_STATES = COUNTED
 MAX_BYTES = 128 * 2**20  # of the shared library, until there is a new one
 _STATE_BYTES = 4 * 256 + 64
@@ -92,7 +93,7 @@ class LeafLibrary:
         )
         self.size = 0
         self._starts: dict[Terminal, int] = {}
-        self._leaves: dict[JsonString, tuple[int, Counting | None] | None] = {}
+        self._leaves: dict[JsonString, tuple[int, Counting] | None] = {}
         self._pseudo_numbers: dict[tuple[int, int, int], int] = {}
         self._bounds_numbers: dict[tuple[int, ...], int] = {}
         self._first: dict[int, int] = {}
@@ -288,24 +289,16 @@ class LeafLibrary:
 
     def _counted_start(self, terminal: JsonString) -> int | None:
         """The start of a string that is counted beside its automaton, which all its lengths share; None where it can't be."""
-        whole = replace(terminal, low=0, high=None)
-        if whole not in self._leaves:
-            automaton = compile_counted(whole)
-            with self._lock:
-                if whole not in self._leaves:
-                    self._leaves[whole] = (
-                        None if automaton is None else (self._append(automaton, is_string=True), automaton.counting)
-                    )
-        known = self._leaves[whole]
+        known, low = self._counted(replace(terminal, low=0, high=None)), terminal.low
         if known is None:
             return None
-        state, counting = known
-        assert counting is not None
-        low = terminal.low
-        if not counting.has_lower:
-            if low >= int(self.counts[self.counted[state], 0]):  # which counts the quote before the string
-                return None
+        if not known[1].has_lower:
+            if low >= int(self.counts[self.counted[known[0]], 0]):  # which counts the quote before the string
+                known = self._counted(replace(terminal, high=None)) if low <= MAX_LEAST else None
+                if known is None:
+                    return None
             low = 0  # no string of it is shorter
+        state, counting = known
         high = NO_BOUNDS if terminal.high is None else terminal.high
         if self._needed(int(self.counted[state]), low + 1) - 1 > high:
             raise nothing_of(terminal)
@@ -315,6 +308,18 @@ class LeafLibrary:
                 self._bounds_numbers[bounds] = len(self.bounds)
                 self._replace(bounds=np.concatenate([self.bounds, np.array([bounds], np.int32)]))
             return self.pseudo_state(state, -1, self._bounds_numbers[bounds])
+
+    def _counted(self, terminal: JsonString) -> tuple[int, Counting] | None:
+        """The first state of a string that can be counted, whose least length is part of its automaton, and how it counts."""
+        if terminal not in self._leaves:
+            automaton = compile_counted(terminal)
+            with self._lock:
+                if terminal not in self._leaves:
+                    counting = None if automaton is None else automaton.counting
+                    self._leaves[terminal] = (
+                        None if automaton is None or counting is None else (self._append(automaton, is_string=True), counting)
+                    )
+        return self._leaves[terminal]
 
     def pseudo_state(self, state: int, count: int, number: int) -> int:
         """The pseudo state of a state of a counted leaf, a count and bounds."""

@@ -166,9 +166,10 @@ class Skeleton:
 
     def _too_many_ways(self, message: str) -> GrammarTooLargeError:
         recursive = self._recursive
-        rules = f"rule {min(recursive)} calls itself and" if recursive else "its rules"
-        told = f"{message}: {rules} can be read in too many ways"
-        return GrammarTooLargeError(f"{told}; {ELSEWHERE}" if recursive else told)
+        if not recursive:
+            return GrammarTooLargeError(f"{message}: its rules can be read in too many ways")
+        told = f"{message}: rule {min(recursive)} calls itself and can be read in too many ways"
+        return GrammarTooLargeError(f"{told}; {ELSEWHERE}", rule=min(recursive))
 
     def _is_marked(self, number: int) -> UnsupportedSchemaError:
         """A rule would be read beside others and not be entered: what it leaves a mark for would not be watched."""

@@ -6,11 +6,20 @@ In: the scope of a Routine's turns, the types of its keys. Out: faults, each wit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from routine_grammar.errors import GrammarError, MemoryKeyError, RoutineError, RoutineGrammarError, SchemaError
+from routine_grammar.errors import (
+    GrammarError,
+    MemoryKeyError,
+    RoutineError,
+    RoutineGrammarError,
+    SchemaError,
+    UnsupportedSchemaError,
+)
+from routine_grammar.grammar.schema.compiler import declining
+from routine_grammar.grammar.schema.documents import escaped
 from routine_grammar.grammar.tree import MAX_NODES, Choice, Grammar, Literal, reachable
 from routine_grammar.grammar.turn import FIXED, MAX_KEYS, TurnMaker, TurnScope, possible_keys, turn_grammar
 from routine_grammar.routine import model
@@ -29,13 +38,16 @@ class Fault:
     error: RoutineGrammarError
 
 
-def faults(scope: TurnScope, key_types: Mapping[str, Any]) -> Iterator[Fault]:
+def faults(scope: TurnScope, key_types: Mapping[str, Any], check: Callable[[Grammar], None]) -> Iterator[Fault]:
     """Everything for which some turn of the Routine would raise, whichever of its keys are live by then.
 
-    Steps are met one by one and each parameter of a tool once, not at every position: linear in the Routine. What `check`
-    tells of (unknown tools, keys that are not live) is passed over.
+    `check` raises `GrammarError` or `UnsupportedSchemaError` where no automaton can hold a grammar: it is given those of all
+    parameters that a text is decoded for.
+
+    Steps are met one by one and each parameter of a tool once, not at every position: linear in the Routine. What `check` of
+    `routine.checks` tells of (unknown tools, keys that are not live) is passed over.
     """
-    trial = _Trial(scope, key_types)
+    trial = _Trial(scope, key_types, check)
     for step in scope.graph.routine:
         if step.tool is not None:
             yield from trial.of_step(step, scope.tools.get(step.tool))
@@ -45,8 +57,9 @@ def faults(scope: TurnScope, key_types: Mapping[str, Any]) -> Iterator[Fault]:
 class _Trial:
     """Looks for faults; it makes each schema and each shape of a call once."""
 
-    def __init__(self, scope: TurnScope, key_types: Mapping[str, Any]) -> None:
+    def __init__(self, scope: TurnScope, key_types: Mapping[str, Any], check: Callable[[Grammar], None]) -> None:
         self._scope = scope
+        self._check = check
         self._types = key_types
         self._texts = {key: json.dumps(schema, sort_keys=True) for key, schema in key_types.items()}
         self._maker = TurnMaker(scope, {})
@@ -90,8 +103,9 @@ class _Trial:
         if isinstance(source, model.Constant) or (tool.name, name) in self._bounded:
             return
         try:
-            Grammar(node, reachable(node, self._maker.rules))
-        except GrammarError as error:
+            with declining(tool.input_schema, f"/properties/{escaped(name)}"):
+                self._check(Grammar(node, reachable(node, self._maker.rules)))
+        except UnsupportedSchemaError as error:
             self._maker.note(error, step, tool, name)
             raise
         self._bounded.add((tool.name, name))

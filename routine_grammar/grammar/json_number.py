@@ -38,6 +38,7 @@ _MANTISSA = 17  # the most digits that a float is written with
 
 _DIGIT = Chars(DIGITS)
 _ANY_DIGITS = Times(_DIGIT, 0, None)
+_SOME_DIGITS = Times(_DIGIT, 1, None)
 _NOT_ZERO = Chars(CharSet.of((ord("1"), ord("9"))))
 _ZEROS = Times(literal("0"), 0, None)
 _WHOLE = either(literal("0"), concat(_NOT_ZERO, _ANY_DIGITS))
@@ -81,7 +82,7 @@ def number_pattern(low: Bound | None, high: Bound | None, multiple: Decimal | No
     if is_integer and multiple is None:
         shapes = [PLAIN_INTEGER, _multiples_with_exponent(Decimal(1))]
     elif multiple is None:
-        shapes = [concat(_SIGN, _WHOLE, _FRACTION), concat(_SIGN, _with_exponent(_ANY_DIGITS, _exponents(None, None)))]
+        shapes = [concat(_SIGN, _WHOLE, _FRACTION), concat(_SIGN, _with_exponent(_exponents(None, None)))]
     else:
         shapes = [concat(_SIGN, _plain_multiples(multiple)), _multiples_with_exponent(multiple)]
         if is_integer:
@@ -99,7 +100,7 @@ def no_multiples(numbers: Sequence[Decimal]) -> Pattern:
     plain = both(concat(_SIGN, _WHOLE, _FRACTION), *(Not(concat(_SIGN, _plain_multiples(each))) for each in numbers))
     if any(each != each.to_integral_value() for each in numbers):
         return plain
-    return either(plain, concat(_SIGN, _with_exponent(_ANY_DIGITS, _exponents(None, -1))))
+    return either(plain, concat(_SIGN, _with_exponent(_exponents(None, -1))))
 
 
 def _negated(bound: Bound | None) -> Bound | None:
@@ -153,25 +154,23 @@ def _at_most(bound: Bound) -> Pattern:
 
 
 def _fraction(digits: Pattern, *, empty: bool) -> Pattern:
-    """A point with some of these digits, or perhaps nothing."""
-    pointed = concat(literal("."), both(digits, Times(_DIGIT, 1, None)))
+    """A point with these digits, of which there is one at least, or perhaps nothing."""
+    pointed = concat(literal("."), digits)
     return optional(pointed) if empty else pointed
 
 
 def _more(fraction: str, is_open: bool) -> Pattern:
-    """Digits behind a point that are at least, or more than, these."""
-    rest: Pattern = concat(_ANY_DIGITS, _NOT_ZERO, _ANY_DIGITS) if is_open else _ANY_DIGITS
+    """Digits behind a point, one or more, that are at least, or more than, these."""
+    rest: Pattern = concat(_ANY_DIGITS, _NOT_ZERO, _ANY_DIGITS) if is_open else _ANY_DIGITS if fraction else _SOME_DIGITS
     above = [concat(literal(begin), _between(digit, "9", 1), _ANY_DIGITS) for begin, digit in _beginnings(fraction)]
     return either(*above, concat(literal(fraction), rest))
 
 
 def _less(fraction: str, is_open: bool) -> Pattern:
-    """Digits behind a point that are at most, or less than, these."""
-    under = [
-        concat(literal(begin), optional(concat(_between("0", digit, -1), _ANY_DIGITS)))
-        for begin, digit in _beginnings(fraction)
-    ]
-    return either(*under, NOTHING if is_open else concat(literal(fraction), _ZEROS))
+    """Digits behind a point, one or more, that are at most, or less than, these."""
+    under = [concat(literal(begin), _between("0", digit, -1), _ANY_DIGITS) for begin, digit in _beginnings(fraction)]
+    shorter = [literal(begin) for begin, _ in _beginnings(fraction)[1:]]
+    return either(*under, *shorter, NOTHING if is_open else concat(literal(fraction or "0"), _ZEROS))
 
 
 def _beginnings(digits: str) -> list[tuple[str, str]]:
@@ -211,10 +210,9 @@ def _whole_at_most(number: int) -> Pattern:
 # With an exponent
 
 
-def _with_exponent(digits: Pattern, exponents: Pattern) -> Pattern:
-    """A digit that is not zero, these behind a point where there are any, and an exponent."""
-    fraction = optional(concat(literal("."), both(digits, Times(_DIGIT, 1, None))))
-    return concat(_NOT_ZERO, fraction, _E, exponents)
+def _with_exponent(exponents: Pattern) -> Pattern:
+    """A digit that is not zero, others behind a point where there are any, and an exponent."""
+    return concat(_NOT_ZERO, _FRACTION, _E, exponents)
 
 
 def _exponents(low: int | None, high: int | None) -> Pattern:
@@ -230,7 +228,9 @@ def _exponents(low: int | None, high: int | None) -> Pattern:
 
 def _zeroed(low: int, high: int | None) -> Pattern:
     """Whole numbers within bounds, with leading zeros or not."""
-    parts = [_whole_at_least(low)] + ([] if high is None else [_whole_at_most(high)])
+    if low == high:
+        return concat(_ZEROS, literal(str(low)))
+    parts = ([_whole_at_least(low)] if low or high is None else []) + ([] if high is None else [_whole_at_most(high)])
     return concat(_ZEROS, both(*parts)) if high is None or low <= high else NOTHING
 
 
@@ -242,16 +242,16 @@ def _scientific(low: Bound | None, high: Bound | None) -> Pattern:
     if low is not None and low.value > 0:
         exponent, mantissa = low.value.adjusted(), _mantissa(low)
         equal = both(_at_least(mantissa), concat(_NOT_ZERO, _FRACTION))
-        higher = _with_exponent(_ANY_DIGITS, _exponents(exponent + 1, None))
+        higher = _with_exponent(_exponents(exponent + 1, None))
         parts.append(either(higher, concat(equal, _E, _exponents(exponent, exponent))))
     if high is not None:
         if high.value == 0:
             return NOTHING
         exponent, mantissa = high.value.adjusted(), _mantissa(high)
         equal = both(_at_most(mantissa), concat(_NOT_ZERO, _FRACTION))
-        lower = _with_exponent(_ANY_DIGITS, _exponents(None, exponent - 1))
+        lower = _with_exponent(_exponents(None, exponent - 1))
         parts.append(either(lower, concat(equal, _E, _exponents(exponent, exponent))))
-    return both(*parts) if parts else _with_exponent(_ANY_DIGITS, _exponents(None, None))
+    return both(*parts) if parts else _with_exponent(_exponents(None, None))
 
 
 def _mantissa(bound: Bound) -> Bound:

@@ -13,7 +13,8 @@ from typing import Any
 
 from routine_grammar.errors import GrammarError
 from routine_grammar.grammar.json_number import Bound, decimal_of, no_multiples, number_pattern
-from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of, quoted
+from routine_grammar.kept import kept
+from routine_grammar.patterns.automaton import MAX_KEPT_BYTES, UnitAutomaton, automaton_of, bytes_of, make_automaton, quoted
 from routine_grammar.patterns.charset import CHARS, CharSet
 from routine_grammar.patterns.finite import others, texts_found
 from routine_grammar.patterns.pattern import (
@@ -140,8 +141,15 @@ def automaton_of_terminal(terminal: Terminal) -> UnitAutomaton:
             return automaton_of(read_terminal(text))
         case JsonString():
             return quoted(_others_of(terminal) or automaton_of(terminal.inner(with_length=False)))
-        case JsonNumber() | RawText():
+        case JsonNumber():
+            return _automaton_of_number(terminal)
+        case RawText():
             return automaton_of(terminal.pattern())
+
+
+@kept(MAX_KEPT_BYTES, bytes_of)
+def _automaton_of_number(terminal: JsonNumber) -> UnitAutomaton:
+    return make_automaton(terminal.pattern())  # kept by the terminal: the pattern is large
 
 
 def _others_of(terminal: JsonString) -> UnitAutomaton | None:

@@ -99,12 +99,18 @@ class UnitAutomaton:
         return np.where(found < 0, NEVER, found)
 
 
-def _bytes_of(automaton: UnitAutomaton) -> int:
+def bytes_of(automaton: UnitAutomaton) -> int:
+    """The bytes of an automaton's arrays."""
     return automaton.nbytes
 
 
-@kept(MAX_KEPT_BYTES, _bytes_of)
+@kept(MAX_KEPT_BYTES, bytes_of)
 def automaton_of(pattern: Pattern) -> UnitAutomaton:
+    """The automaton of a pattern, kept for the next who asks. Raises `GrammarTooLargeError` past the bounds."""
+    return make_automaton(pattern)
+
+
+def make_automaton(pattern: Pattern) -> UnitAutomaton:
     """The automaton of a pattern. Raises `GrammarTooLargeError` past the bounds on points and states."""
     # A complement has to be told that not every number is a unit.
     whole = both(pattern, Times(Chars(_ALL), 0, None)) if any(isinstance(part, Not) for part in parts_of(pattern)) else pattern

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from routine_grammar.patterns.charset import CHARS, CharSet
+from routine_grammar.patterns.hashed import Hashed, hashed_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +20,25 @@ class Chars:
     chars: CharSet
 
 
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Concat:
+class Concat(Hashed):
     """All items, one after the other."""
 
     items: tuple[Pattern, ...]
 
 
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Either:
+class Either(Hashed):
     """Any one of the items; without items nothing at all."""
 
     items: tuple[Pattern, ...]
 
 
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Times:
+class Times(Hashed):
     """The item `low` to `high` times; `high` None without an upper bound."""
 
     item: Pattern
@@ -42,8 +46,9 @@ class Times:
     high: int | None
 
 
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Both:
+class Both(Hashed):
     """What all items match."""
 
     items: tuple[Pattern, ...]

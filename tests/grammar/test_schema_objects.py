@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from routine_grammar.api import compile_schema
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch
-from routine_grammar.errors import GrammarError, UnsupportedSchemaError
+from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from tests.scale import SCALE
 from tests.vocabularies import byte_vocabulary
@@ -143,7 +143,7 @@ def test_lists_of_distinct_items_go_by_what_was_said_before(rules: Any) -> None:
     [
         ({"not": {"maxProperties": 3, "properties": {"a": True, "b": {"type": "null"}}}}, "not"),
         ({"minProperties": 2, "properties": {"a": {}}}, "minProperties"),
-        ({"minProperties": 2, "propertyNames": {"enum": ["a", "b"]}}, "minProperties"),
+        ({"minProperties": 3, "propertyNames": {"enum": ["a", "b"]}}, "minProperties"),
         ({"minProperties": 9}, "minProperties"),
         ({"anyOf": [{"minProperties": 2}, {"required": ["a"]}]}, "minProperties"),
     ],
@@ -152,6 +152,14 @@ def test_what_can_not_be_told_of_objects_is_declined(schema: Any, keyword: str) 
     with pytest.raises(UnsupportedSchemaError) as caught:
         compile_schema({"type": "object", **schema})
     assert caught.value.keyword == keyword
+
+
+def test_listed_names_are_counted() -> None:
+    grammar = compile_schema({"type": "object", "minProperties": 2, "propertyNames": {"enum": ["a", "b"]}})
+    assert grammar.accepts('{"a": 1, "b": 2}')
+    assert grammar.accepts('{"b": 1, "a": 2}')
+    assert not grammar.accepts('{"b": 1}')
+    assert not grammar.accepts('{"b": 1, "b": 2}')
 
 
 def test_a_name_that_comes_twice_does_not_count_twice() -> None:
@@ -171,5 +179,5 @@ def test_a_name_that_comes_twice_does_not_count_twice() -> None:
 
 
 def test_more_names_than_there_are_is_an_error() -> None:
-    with pytest.raises(GrammarError, match=r"no 2 different elements.*'/minProperties'"):
+    with pytest.raises(UnsupportedSchemaError, match=r"no 2 different elements.*'/minProperties'"):
         compile_schema({"minProperties": 2, "propertyNames": {"maxLength": 0}})

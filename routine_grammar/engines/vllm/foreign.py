@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from routine_grammar.engines.vllm.settings import GrammarBackend
-from routine_grammar.errors import GrammarError, RoutineGrammarError, SchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineGrammarError, SchemaError
 from routine_grammar.grammar.json_text import EXACT
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.payload import dump_grammar, is_payload
+from routine_grammar.grammar.schema.blaming import too_large
 from routine_grammar.grammar.schema.compiler import schema_to_grammar
 from routine_grammar.grammar.terminal_text import terminal_of
 from routine_grammar.grammar.tree import Grammar, Leaf, Literal, choice
@@ -107,8 +108,11 @@ def take_over(params: Any, backend: GrammarBackend, check: Callable[[Any], None]
         check(taken)
         return taken
     except (RoutineGrammarError, VLLMValidationError) as error:
+        told: Exception = error
+        if given is not None and kind == "json" and isinstance(error.__context__, GrammarTooLargeError):
+            told = too_large(given.json if isinstance(given.json, dict) else json.loads(given.json), error.__context__)
         if backend is GrammarBackend.OURS:
-            message = f"under --grammar-backend ours, structured_outputs.{kind}: {error}"
+            message = f"under --grammar-backend ours, structured_outputs.{kind}: {told}"
             raise VLLMValidationError(message, parameter=f"structured_outputs.{kind}") from error
-        _LOG.info("a request's %s is left to vLLM's own backend: %s", kind, error)
+        _LOG.info("a request's %s is left to vLLM's own backend: %s", kind, told)
         return params

@@ -14,10 +14,12 @@ from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.denying import denied_kind, denied_objects
 from routine_grammar.grammar.schema.meeting import (
     least,
+    listed_by_patterns,
     meet_numbers,
     meet_strings,
     number_holds,
     one_of,
+    split_by_patterns,
     string_holds,
 )
 from routine_grammar.grammar.schema.names import Denial, MadeNames, Meeting
@@ -43,11 +45,10 @@ from routine_grammar.grammar.schema.shapes import (
     type_of_value,
 )
 from routine_grammar.patterns.reader import found_in
-from routine_grammar.patterns.text import escape
 
 MAX_KINDS = 2_000
 MAX_MEETINGS = 20_000
-MAX_GROUPS = 100
+MAX_GROUPS = 500  # of properties that are not declared, by what their names match
 MAX_CLASSES = 64  # of the values of one shape by others
 MAX_WAITING = 40  # names in a row of which each has to be known before the one before it
 _ALL_OF_A_TYPE = (Number(), String(), Object())
@@ -412,25 +413,17 @@ class Algebra:
 
         `with_nothing`: those too that there can't be.
         """
-        patterns = dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns)
+        patterns = tuple(dict.fromkeys(pattern for layer in kind.layers for pattern, _ in layer.patterns))
         declared = frozenset((one_of([name for name, _ in kind.members]),)) if kind.members else frozenset()
         names = self.opened(kind.names) if kind.names != ANYTHING else Shape((String(),))
-        found: list[tuple[frozenset[str], String]] = []
+        listed = [name.value for name in names.kinds if isinstance(name, Value) and isinstance(name.value, str)]
+        found = listed_by_patterns([name for name in listed if name not in kind.declared], patterns)
         for name in names.kinds:
-            if isinstance(name, Value) and isinstance(name.value, str):
-                name = String(found=frozenset((f"^{escape(name.value)}$",)))
             if isinstance(name, String):
-                found += [(frozenset(), each) for each in _strings(self._meet(name, String(never=declared)))]
-        for pattern in patterns:
-            one = frozenset((pattern,))
-            split = [
-                [(matched, each) for each in _strings(meet_strings(part, String(never=one)))]
-                + [(matched | one, each) for each in _strings(meet_strings(part, String(found=one)))]
-                for matched, part in found
-            ]
-            found = [each for parts in split for each in parts]
-            if len(found) > MAX_GROUPS:
-                raise Undecided(f"names of properties by patterns, of more than {MAX_GROUPS} kinds")
+                for part in _strings(self._meet(name, String(never=declared))):
+                    found += split_by_patterns(part, patterns)
+        if len(found) > MAX_GROUPS:
+            raise Undecided(f"names of properties by patterns, of more than {MAX_GROUPS} kinds")
         for matched, part in found:
             shape = self.additional(kind, matched.__contains__)
             if with_nothing or self.may_be(shape):

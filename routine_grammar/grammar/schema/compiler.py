@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm
+from routine_grammar.grammar.schema.blaming import blamed, too_large
 from routine_grammar.grammar.schema.documents import Place, against_metaschema, document
 from routine_grammar.grammar.schema.layout import Layout, LeafNames
 from routine_grammar.grammar.schema.reading import Reader
@@ -69,14 +70,20 @@ class SchemaCompiler:
         except Circle as error:
             raise SchemaError(f"a $ref {error}", pointer=f"{pointer}/$ref") from error
         except Undecided as error:
-            raise UnsupportedSchemaError(str(error), pointer=pointer, keyword="$ref") from error
+            message = f"'$ref' is not supported here: {error}"
+            refusal = UnsupportedSchemaError(message, pointer=pointer, keyword="$ref")
+            raise blamed(self._document, refusal) from error
+        except UnsupportedSchemaError as error:
+            raise blamed(self._document, error) from error.__cause__
+        except GrammarError as error:
+            raise too_large(self._document, error, pointer) from error
         except RecursionError:
-            raise SchemaError("nested too deep", pointer=pointer) from None  # its traceback is of a thousand frames
+            # Its traceback is of a thousand frames.
+            raise too_large(self._document, GrammarTooLargeError("nested too deep"), pointer) from None
         except (AttributeError, TypeError) as error:
-            told = against_metaschema(self._document)
-            if told is None:
+            if (fault := against_metaschema(self._document)) is None:
                 raise
-            raise told from error
+            raise fault from error
 
     def _comes_to(self, rule: str) -> bool:
         """Whether a rule calls itself before anything is read."""
@@ -98,4 +105,17 @@ def schema_to_grammar(schema: Any, form: JsonForm = EXACT) -> Grammar:
     """
     rules: dict[str, Node] = {}
     compiler = SchemaCompiler(schema, form, rules)
-    return Grammar(compiler.node(compiler.shape(compiler.root)), rules)
+    node = compiler.node(compiler.shape(compiler.root))
+    with declining(schema):
+        return Grammar(node, rules)
+
+
+@contextmanager
+def declining(schema: Any, pointer: str = "") -> Iterator[None]:
+    """Turns what is wrong with the grammar of a schema, in a document at a pointer, into an `UnsupportedSchemaError`."""
+    try:
+        yield
+    except UnsupportedSchemaError as error:
+        raise blamed(schema, error) from error.__cause__
+    except GrammarError as error:
+        raise too_large(schema, error, pointer) from error

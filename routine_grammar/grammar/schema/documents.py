@@ -21,7 +21,7 @@ from referencing import Registry, Resource, Specification
 from referencing.exceptions import InvalidAnchor, NoSuchAnchor, PointerToNowhere, Unresolvable
 from referencing.jsonschema import DRAFT202012, DynamicAnchor, UnknownDialect, specification_with
 
-from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 
 MAX_SCHEMA_CHARS = 4 * 2**20
 _DRAFTS = {
@@ -139,15 +139,18 @@ def escaped(part: str | int) -> str:
 
 
 def document(schema: Any) -> Place:
-    """The place of a whole document. Raises `SchemaError` for what is no JSON, too large, or of a draft that is not known."""
+    """The place of a whole document.
+
+    Raises `SchemaError` for what is no JSON or of a draft that is not known, `GrammarTooLargeError` for what is too large.
+    """
     try:
         size = len(json.dumps(schema))
     except (TypeError, ValueError) as error:
         raise SchemaError(f"no JSON: {error}") from error
     except RecursionError as error:
-        raise SchemaError("nested too deep") from error
+        raise GrammarTooLargeError("nested too deep") from error
     if size > MAX_SCHEMA_CHARS:
-        raise SchemaError(f"has {size} characters; the bound is {MAX_SCHEMA_CHARS}")
+        raise GrammarTooLargeError(f"has {size} characters; the bound is {MAX_SCHEMA_CHARS}")
     if not isinstance(schema, Mapping | bool):
         raise SchemaError(f"expected a schema, an object or a boolean, got {schema!r:.80}")
     draft = _draft_of(schema, "", DRAFT202012)

@@ -6,8 +6,9 @@ the object ends it may be none of those that are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 from routine_grammar.grammar.schema.algebra import Algebra
@@ -31,6 +32,13 @@ class Other(NamedTuple):
     never: tuple[int, ...]
 
 
+class Said(NamedTuple):
+    """What some of the others say of a property; `numbers` are theirs, as bits."""
+
+    shape: Shape
+    numbers: int
+
+
 class ExcludingObject:
     """An object of a kind that has others to be none of; all names of those are members of it.
 
@@ -48,7 +56,9 @@ class ExcludingObject:
         self._most = max(self._bounds, default=0) + 1
         self._tails: dict[State, Node | None] = {}
         self._members: dict[tuple[str, Shape], Node | None] = {}
+        self._nested = [(number, _bits(never)) for number, (_, never) in reversed([*enumerate(self._others)]) if never]
         self._same = list(self._interchangeable())
+        self._sayings: dict[str, list[Said]] = {}
         required = sum(member.required for _, member in kind.members)
         highs = [other.kind.high + 1 for other in self._others if other.kind.high is not None]
         if groups and any(least > required + 1 for least in (kind.low, *highs)):
@@ -114,8 +124,8 @@ class ExcludingObject:
                 raise Undecided(f"objects that are none of others take more than {MAX_STATES} states")
         return [*found, {state: [] for state in states}]
 
-    def _interchangeable(self) -> Iterator[dict[int, int]]:
-        """Before each member, and behind all: of the others that say the same from there on, the first, for each of them."""
+    def _interchangeable(self) -> Iterator[list[tuple[int, int]]]:
+        """Before each member, and behind all: those of the others that say the same from there on, and the first, as bits."""
         above = {inner: number for number, other in enumerate(self._others) for inner in other.never}
         keys: list[tuple[object, ...]] = [
             (number if never else -1, above.get(number), kind.layers, kind.names, *_bounds_of(kind))
@@ -130,45 +140,55 @@ class ExcludingObject:
             ]
             told.append(dict(enumerate(keys)))
         for at in reversed(told):
-            first: dict[object, int] = {}
-            yield {number: first.setdefault(key, number) for number, key in at.items()}
+            same: dict[object, int] = {}
+            for number, key in at.items():
+                same[key] = same.get(key, 0) | 1 << number
+            yield [(numbers, numbers & -numbers) for numbers in same.values()]
 
     def _lowest(self, place: int, left: int) -> int:
         """Which of the others are left, one alone of those that say the same from a place on; none that are in vain."""
-        for number in reversed(self._numbers((1 << len(self._others)) - 1)):
+        for number, never in self._nested:
             if not left >> number & 1:
-                for inner in self._others[number].never:
-                    left &= ~(1 << inner)
-        return sum(1 << number for number in {self._same[place][number] for number in self._numbers(left)})
+                left &= ~never
+        return sum(first for numbers, first in self._same[place] if left & numbers)
 
     def _one_more(self, state: State) -> int:
         return min(state[0] + 1, self._most)
 
     def _without(self, name: str, left: int) -> int:
         """Which of the others are left where a property is not there."""
-        for number in self._numbers(left):
-            declared = self._others[number].kind.declared.get(name)
-            if declared is not None and declared.required:
-                left &= ~(1 << number)
-        return left
+        return left & ~self._requiring.get(name, 0)
+
+    @cached_property
+    def _requiring(self) -> dict[str, int]:
+        """The others that require a property, as bits."""
+        found: dict[str, int] = {}
+        for number, other in enumerate(self._others):
+            for name, member in other.kind.members:
+                if member.required:
+                    found[name] = found.get(name, 0) | 1 << number
+        return found
 
     def _ways_of_member(self, name: str, shape: Shape, left: int) -> list[tuple[int, Shape]]:
-        asked = {number: self._said(number, name) for number in self._numbers(left)}
-        return list(self._told(shape, asked, left)) if self._algebra.may_be(shape) else []
+        if name not in self._sayings:
+            self._sayings[name] = _gathered({number: self._said(number, name) for number in range(len(self._others))})
+        return list(self._told(shape, self._sayings[name], left)) if self._algebra.may_be(shape) else []
 
     def _said(self, number: int, name: str) -> Shape:
         """What one of the others says of a property."""
         other = self._others[number].kind
         return self._algebra.of_name(other, name) if self._algebra.holds(other.names, name) else NOTHING
 
-    def _told(self, shape: Shape, asked: Mapping[int, Shape], left: int) -> Iterator[tuple[int, Shape]]:
+    def _told(self, shape: Shape, sayings: Sequence[Said], left: int) -> Iterator[tuple[int, Shape]]:
         """A property's values by which of the others they leave."""
         by_shape: dict[Shape, int] = {}
-        for number, said in asked.items():
+        for said, numbers in sayings:
+            if not left & numbers:
+                continue
             if not self._algebra.may_be(said):
-                left &= ~(1 << number)
+                left &= ~numbers
             elif not self._algebra.is_told_within(shape, said):
-                by_shape[said] = by_shape.get(said, 0) | 1 << number
+                by_shape[said] = left & numbers
         for held, some in self._algebra.classes(shape, list(by_shape)):
             gone = sum(numbers for holds, numbers in zip(held, by_shape.values(), strict=True) if not holds)
             yield left & ~gone, some
@@ -211,11 +231,12 @@ class ExcludingObject:
         """A property that is not declared, and which of the others it leaves."""
         for names, shape in self._groups:
             parts: list[tuple[String, dict[int, Shape]]] = [(names, {})]
-            for number in self._numbers(left):
-                if self._others[number].kind.layers or self._others[number].kind.names != ANYTHING:
+            for number in range(len(self._others)):
+                other = self._others[number].kind
+                if left >> number & 1 and (other.layers or other.names != ANYTHING):
                     parts = [part for each in parts for part in self._parts(*each, number)]
             for part, asked in parts:
-                for still, some in self._told(shape, asked, left):
+                for still, some in self._told(shape, _gathered(asked), left):
                     node = self._nodes.property(part, some, self._kind.pointer)
                     if node is not None:
                         yield node, still
@@ -233,8 +254,16 @@ class ExcludingObject:
                 if isinstance(kind, String):
                     yield kind, {**asked, number: NOTHING}
 
-    def _numbers(self, left: int) -> list[int]:
-        return [number for number in range(len(self._others)) if left >> number & 1]
+
+def _bits(numbers: Iterable[int]) -> int:
+    return sum(1 << number for number in numbers)
+
+
+def _gathered(asked: Mapping[int, Shape]) -> list[Said]:
+    found: dict[Shape, int] = {}
+    for number, shape in asked.items():
+        found[shape] = found.get(shape, 0) | 1 << number
+    return [Said(shape, numbers) for shape, numbers in found.items()]
 
 
 def with_names_of_others(kind: Object, algebra: Algebra, *, closed: bool) -> Object:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
 from routine_grammar.grammar.schema.algebra import Algebra
@@ -29,7 +29,7 @@ from routine_grammar.grammar.schema.shapes import (
     String,
     Value,
 )
-from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal
+from routine_grammar.grammar.terminals import JsonNumber, JsonString, Terminal, automaton_of_terminal
 from routine_grammar.grammar.tree import (
     EMPTY,
     Call,
@@ -220,6 +220,8 @@ class Layout:
             raise SchemaError(message, pointer=kind.pointer)
         try:
             return value_literal(kind.value, self._form) if self._form.closed else self._any_spelling(kind.value)
+        except GrammarTooLargeError as error:
+            raise _unsupported(kind.pointer.rpartition("/")[2], str(error), kind.pointer) from error
         except GrammarError as error:
             raise SchemaError(str(error), pointer=kind.pointer) from error
 
@@ -288,7 +290,7 @@ class Layout:
             form=form,
         )
         try:
-            is_empty = automaton_of(terminal.pattern()).is_empty
+            is_empty = automaton_of_terminal(terminal).is_empty
         except GrammarError as error:
             raise _unsupported("multipleOf", str(error), kind.pointer) from error
         if is_empty:
@@ -380,7 +382,7 @@ class Layout:
             kind = with_names_of_others(kind, self._algebra, closed=only_patterns)
         try:
             groups = list(self._algebra.groups(kind))
-        except Undecided as error:
+        except (Undecided, GrammarError) as error:
             raise _unsupported("patternProperties", str(error), kind.pointer) from error
         if only_patterns:
             patterns = any(layer.patterns for layer in kind.layers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -13,9 +14,11 @@ from routine_grammar.patterns.automaton import automaton_of, is_empty
 from routine_grammar.patterns.finite import texts_found
 from routine_grammar.patterns.pattern import TEXT, Not, Pattern, both
 from routine_grammar.patterns.reader import found_in, read_search
+from routine_grammar.patterns.telling import told_apart
 from routine_grammar.patterns.text import escape
 
 MAX_TRIED = 1_000  # texts that are tried one by one
+MAX_NAMES_TOGETHER = 1_000  # in one expression
 
 
 def least(one: int | None, other: int | None) -> int | None:
@@ -86,6 +89,35 @@ def _search(found: frozenset[str], never: frozenset[str]) -> Pattern:
 def one_of(names: list[str]) -> str:
     """An expression of JSON Schema that is found in these texts alone."""
     return f"^(?:{'|'.join(map(escape, sorted(names)))})$"
+
+
+def listed_by_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[tuple[frozenset[str], String]]:
+    """Names by which patterns are found in them: all of one kind together."""
+    found: dict[frozenset[str], list[str]] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(frozenset(pattern for pattern in patterns if found_in(pattern, name)), []).append(name)
+    return [
+        (matched, String(found=frozenset((one_of(some),))))
+        for matched, every in found.items()
+        for some in (every[place : place + MAX_NAMES_TOGETHER] for place in range(0, len(every), MAX_NAMES_TOGETHER))
+    ]
+
+
+@lru_cache(maxsize=256)
+def split_by_patterns(kind: String, patterns: tuple[str, ...]) -> tuple[tuple[frozenset[str], String], ...]:
+    """The strings of a kind by which patterns are found in them, its bounds on their length aside; none where there are none.
+
+    Raises `GrammarError` past the bounds on states.
+    """
+    if not patterns:
+        return ((frozenset(), kind),)
+    told = told_apart(_search(kind.found, kind.never), [read_search(pattern) for pattern in patterns])
+    found = []
+    for matched in sorted(told, key=lambda numbers: (len(numbers), sorted(numbers))):
+        beyond = {number for other in told if other > matched for number in other - matched}
+        every, never = (frozenset(patterns[number] for number in numbers) for numbers in (matched, beyond))
+        found.append((every, replace(kind, found=kind.found | every, never=kind.never | never)))
+    return tuple(found)
 
 
 def number_holds(kind: Number, value: float) -> bool:

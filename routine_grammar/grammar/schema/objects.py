@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from routine_grammar.errors import SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import UnsupportedSchemaError
 from routine_grammar.grammar.schema.refusals import NothingAllowed
 from routine_grammar.grammar.schema.shapes import Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
@@ -35,8 +35,8 @@ def plain_object(members: Members, others: Node | None, nodes: Nodes, pointer: s
     """An object of members in order, and others behind them."""
     first = next((place for place, (_, each) in enumerate(members) if each), None)
     if first is None and len(members) > MAX_OPTIONAL:
-        message = f"an object with {len(members)} properties, none of them required; the bound is {MAX_OPTIONAL}"
-        raise SchemaError(message, pointer=f"{pointer}/properties")
+        message = f"'properties' of {len(members)} names, none of them required, are not supported; the bound is {MAX_OPTIONAL}"
+        raise UnsupportedSchemaError(message, pointer=f"{pointer}/properties", keyword="properties")
     more = [] if others is None else [Repeat(sequence(_COMMA, others))]
     inner: Node
     if first is None:

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from routine_grammar.errors import SchemaError
+from routine_grammar.errors import GrammarError, SchemaError
 from routine_grammar.grammar.schema.algebra import Algebra
+from routine_grammar.grammar.schema.blaming import too_deep, too_large
 from routine_grammar.grammar.schema.denying import in_one_alone
 from routine_grammar.grammar.schema.documents import Place, escaped
 from routine_grammar.grammar.schema.refusals import Undecided, UnderWay
@@ -134,7 +135,7 @@ class Reader:
         if not isinstance(schema, Mapping):
             raise SchemaError(f"expected a schema, got {schema!r:.80}", pointer=place.pointer)
         if nesting > MAX_NESTING:
-            raise SchemaError(f"nested deeper than {MAX_NESTING}, the bound", pointer=place.pointer)
+            raise too_deep(place.pointer, MAX_NESTING)
         if "$ref" in schema and not place.is_from(201909):
             return self._referred(place, "$ref")  # older drafts look at nothing beside it
         self._refuse_other_drafts(place)
@@ -299,7 +300,7 @@ class Reader:
         except ValueError as error:
             raise SchemaError(str(error), pointer=pointer) from error
         if len(shape.kinds) > MAX_LISTED:
-            raise SchemaError(f"lists {len(shape.kinds)} values; the bound is {MAX_LISTED}", pointer=pointer)
+            raise unsupported(place, keyword, f"{len(shape.kinds)} values; the bound is {MAX_LISTED}")
         return shape
 
     def _unevaluated(self, found: Shape, place: Place, keyword: str, nesting: int) -> Shape:
@@ -348,10 +349,15 @@ class Reader:
     # What a schema says itself
 
     def _local(self, place: Place, nesting: int) -> Shape:
-        schema = place.schema
-        if not _LOCAL & schema.keys():
+        if not _LOCAL & place.schema.keys():
             return ANYTHING
-        types = self._types(place)
+        try:
+            return self._own(place, nesting)
+        except GrammarError as error:
+            raise too_large(self.root.schema, error, place.pointer) from error
+
+    def _own(self, place: Place, nesting: int) -> Shape:
+        schema, types = place.schema, self._types(place)
         kinds: list[Kind] = []
         for of_type in _TYPES if types is None else [each for each in _TYPES if each in types or each == "number"]:
             match of_type:
@@ -484,7 +490,7 @@ def _declining(place: Place, keyword: str) -> Iterator[None]:
         yield
     except UnderWay:
         raise
-    except Undecided as error:
+    except (Undecided, GrammarError) as error:
         raise unsupported(place, keyword, str(error)) from error
 
 

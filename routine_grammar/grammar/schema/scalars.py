@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from routine_grammar.errors import GrammarError, SchemaError, UnsupportedSchemaError
+from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.formats import INTEGERS, NAMES, SAYS_NOTHING, format_of
@@ -61,6 +61,8 @@ def _numeral(place: Place, keyword: str) -> Decimal:
         raise malformed(place, keyword, "a number")
     try:
         return decimal_of(number)
+    except GrammarTooLargeError as error:
+        raise unsupported(place, keyword, str(error)) from error
     except GrammarError as error:
         raise SchemaError(str(error), pointer=f"{place.pointer}/{keyword}") from error
 

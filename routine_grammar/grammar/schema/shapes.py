@@ -8,43 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from routine_grammar.grammar.json_number import Bound
+from routine_grammar.patterns.hashed import Hashed, hashed_once
 
 MAX_EXPONENT_DIGITS = 1_000
 
 
 def _anything() -> Shape:
     return ANYTHING
-
-
-class _Hashed:
-    """Has room for a hash."""
-
-    __slots__ = ("_hash",)
-    _hash: int
-
-
-T = TypeVar("T", bound=_Hashed)
-
-
-def _hashed_once(kind: type[T]) -> type[T]:
-    """Keep the hash of what is looked up again and again, and is as deep as its schema."""
-    generated = cast(Callable[[T], int], kind.__hash__)
-
-    def __hash__(self: T) -> int:
-        try:
-            return self._hash
-        except AttributeError:
-            object.__setattr__(self, "_hash", generated(self))
-            return self._hash
-
-    kind.__hash__ = __hash__  # type: ignore[assignment]
-    return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +59,9 @@ class String:
     pointer: str = field(default="", compare=False)
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Contained(_Hashed):
+class Contained(Hashed):
     """How many items of an array, those before `start` not counted, are of a shape: `low` to `high`.
 
     `looked_at`: no such item counts as unevaluated.
@@ -98,9 +74,9 @@ class Contained(_Hashed):
     looked_at: bool = False
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Array(_Hashed):
+class Array(Hashed):
     """Arrays of `low` to `high` items: the first ones of the shapes of `prefix`, the others of `rest`.
 
     `looked_at`: how many of the first items some schema has as its own; None: all. Only kept where that matters.
@@ -117,9 +93,9 @@ class Array(_Hashed):
     pointer: str = field(default="", compare=False)
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Layer(_Hashed):
+class Layer(Hashed):
     """What one schema says of properties that no schema declares: by patterns of their names, else `rest`.
 
     `rest` None: it says nothing.
@@ -129,9 +105,9 @@ class Layer(_Hashed):
     rest: Shape | None = None
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Member(_Hashed):
+class Member(Hashed):
     """A property of its own; `declared`: some schema has it among its properties, and does not only require or forbid it."""
 
     shape: Shape
@@ -139,9 +115,9 @@ class Member(_Hashed):
     declared: bool = True
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Object(_Hashed):
+class Object(Hashed):
     """Objects of `low` to `high` properties: declared `members` in order, and others as every layer allows.
 
     `names`: the shape of all names. A member of shape NOTHING is a name that there can't be. `never`: what they are none of.
@@ -176,9 +152,9 @@ class Anything:
 Kind = Value | Number | String | Array | Object | Named | Anything
 
 
-@_hashed_once
+@hashed_once
 @dataclass(frozen=True, slots=True)
-class Shape(_Hashed):
+class Shape(Hashed):
     """A union of kinds; without any there is no such value."""
 
     kinds: tuple[Kind, ...]
@@ -292,12 +268,38 @@ _FREE = {kind: type_of(kind) for kind in (Number(), String(), Array(), Array(loo
 
 
 def joined(*shapes: Shape) -> Shape:
-    """The values of any of some shapes. What allows all of a type stands for all that is of this type."""
+    """The values of any of some shapes.
+
+    What allows all of a type stands for all that is of this type, and one kind for strings that only differ in their length.
+    """
     kinds = tuple(dict.fromkeys(kind for shape in shapes for kind in shape.kinds))
     if Anything() in kinds:
         return ANYTHING
+    if sum(isinstance(kind, String) for kind in kinds) > 1:
+        kinds = tuple(_with_lengths_joined(kinds))
     free = {_FREE[kind] for kind in kinds if kind in _FREE}
     return Shape(tuple(kind for kind in kinds if kind in _FREE or not free or type_of(kind) not in free))
+
+
+def _with_lengths_joined(kinds: Sequence[Kind]) -> Iterator[Kind]:
+    """The same values, with one kind for strings of which one's length goes on where another's ends."""
+    alike: dict[String, list[String]] = {}
+    for kind in kinds:
+        if isinstance(kind, String):
+            alike.setdefault(replace(kind, low=0, high=None), []).append(kind)
+    for kind in kinds:
+        if not isinstance(kind, String):
+            yield kind
+        elif some := alike.pop(replace(kind, low=0, high=None), None):
+            some.sort(key=lambda each: each.low)
+            last = some[0]
+            for each in some[1:]:
+                if last.high is None or each.low <= last.high + 1:
+                    last = replace(last, high=None if None in (last.high, each.high) else max(last.high or 0, each.high or 0))
+                else:
+                    yield last
+                    last = each
+            yield last
 
 
 def are_values(shape: Shape) -> bool:

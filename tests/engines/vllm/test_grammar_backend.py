@@ -27,6 +27,7 @@ BOOKING = {
     "required": ["day", "guests", "note"],
     "additionalProperties": False,
 }
+LIST_OF_ITSELF = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "array", "prefixItems": [{"$ref": "#"}]}]}
 SUMS = 'start: sum\nsum: part (" + " part)*\npart: /[0-9]{1,3}/ | "(" sum ")"\n'
 
 
@@ -81,6 +82,7 @@ def test_what_ours_takes_ends_whole_within_its_budget(
             {"json": {"uniqueItems": True, "minItems": 9}},
             r"'uniqueItems' is not supported .*pointer '/uniqueItems'",
         ),
+        ({"json": LIST_OF_ITSELF}, r"'\$ref' is not supported .*pointer '/anyOf/0/items/\$ref'"),
         ({"json": {"type": "strnig"}}, "at JSON pointer '/type'"),
         ({"regex": "a(?<=a)"}, "structured_outputs.regex: .*a look behind"),
         ({"structural_tag": "{}"}, "`structural_tag` is not supported"),
