@@ -115,7 +115,10 @@ class Skeleton:
             called = reachable(Call(name), rules).values()
             self._memory.rules[number, pools.MARKED] = any(isinstance(tree, Distinct | Element) for tree in called)
         if self._look_at(MAX_MARKED, with_marks=True) >= MAX_MARKED:
-            raise GrammarTooLargeError(f"a grammar of lists of distinct elements has more than {MAX_MARKED} states, the bound")
+            tree = next(tree for tree in rules.values() if isinstance(tree, Distinct))
+            keyword = tree.pointer.rpartition("/")[2]
+            told = f"{keyword!r} is not supported here: the grammar around it has more than {MAX_MARKED} states, the bound"
+            raise UnsupportedSchemaError(told, pointer=tree.pointer, keyword=keyword)
 
     def _look_at(self, most: int, *, with_marks: bool) -> int:
         """Expand at most so many states, perhaps those alone that may come to a mark; returns how many it did."""

@@ -56,7 +56,7 @@ def blamed(document: Any, error: UnsupportedSchemaError) -> UnsupportedSchemaErr
     if (found := start.find((error.keyword,), (*_ALIKE.get(error.keyword, ()), *_REFERENCES))) is None:
         return error
     pointer, keyword = found
-    if (pointer, keyword) == (error.pointer, error.keyword) or error.pointer.startswith(f"{pointer}/"):
+    if (pointer, keyword) == (error.pointer, error.keyword) or (start.is_whole and error.pointer.startswith(f"{pointer}/")):
         return error
     told = error.told.replace(repr(error.keyword), repr(keyword), 1)
     return UnsupportedSchemaError(told, pointer=pointer, keyword=keyword)

@@ -10,7 +10,7 @@ from routine_grammar.grammar.schema.refusals import NothingAllowed
 from routine_grammar.grammar.schema.shapes import Shape, String
 from routine_grammar.grammar.tree import EMPTY, Literal, Node, Optional, Repeat, choice, sequence
 
-MAX_OPTIONAL = 500  # properties of an object that requires none: behind each, any later one may come
+MAX_OPTIONAL = 1_500  # properties of an object that requires none: behind each, any later one may come
 MAX_COUNTED = 2_000  # places in an object that counts its properties
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
