@@ -61,9 +61,9 @@ def _spellings(automaton: UnitAutomaton) -> tuple[Ints, Ints]:
     moves = [move for move in zip(lows.tolist(), ends.tolist(), automaton.of.tolist(), strict=True) if is_read[move[2]]]
     spelling = _Spelling(table.shape[1])
     start = spelling.start(tuple(moves))
-    edges = [run for place in (*spelling.places, start) for run in _runs(place)]
-    counts = [len(_runs(place)) for place in (*spelling.places, start)]
-    return np.cumsum([0, *counts]).astype(np.int32), np.array(edges, np.int32).reshape(-1, 3)
+    places = [_runs(place) for place in (*spelling.places, start)]
+    edges = [run for runs in places for run in runs]
+    return np.cumsum([0, *map(len, places)]).astype(np.int32), np.array(edges, np.int32).reshape(-1, 3)
 
 
 def _runs(edges: dict[int, int]) -> list[tuple[int, int, int]]:
