@@ -39,6 +39,7 @@ COMPILED = (
     "grammar/program.py",
     "kernels/mask_logits_cpu.py",
     "masks/trie.py",
+    "masks/packing.py",
     "masks/walks.py",
     "patterns/determining.py",
     "patterns/minimizing.py",

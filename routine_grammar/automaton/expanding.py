@@ -35,9 +35,11 @@ from routine_grammar.automaton.pools import (
     UNSET,
     USED,
     WORDS,
+    add_byte,
     add_bytes,
     has_byte,
     lacks,
+    next_byte,
     wants,
 )
 from routine_grammar.automaton.readings import (
@@ -255,10 +257,11 @@ def expand_bytes(t: Handle, number: int, reading: int) -> int:
             code = state if state <= CODES else 0
     if code < 0:
         return code
-    count = 0
-    for byte in range(256):
-        if get(t, EDGE_DRAFT, 3 * byte) != UNSET:
-            count += 1
+    drafted, count = drafted_row(t, reading), 0
+    byte = next_byte(t, ROWS, drafted, 0)
+    while byte < 256:
+        count += 1
+        byte = next_byte(t, ROWS, drafted, byte + 1)
     edge, symbol = get(t, USED, OF_EDGES), get(t, USED, OF_SYMBOLS)
     if lacks(t, OF_EDGES, edge + count) or lacks(t, OF_SYMBOLS, symbol + symbols):
         return FULL
@@ -266,11 +269,12 @@ def expand_bytes(t: Handle, number: int, reading: int) -> int:
     set_state(t, number, EDGE_HIGH, edge + count)
     set_state(t, number, SYMBOL_LOW, symbol)
     set_state(t, number, SYMBOL_HIGH, symbol + symbols)
-    for byte in range(256):
+    byte = next_byte(t, ROWS, drafted, 0)
+    while byte < 256:
         at = 3 * byte
-        if get(t, EDGE_DRAFT, at) != UNSET:
-            set_edge(t, edge, byte, get(t, EDGE_DRAFT, at), get(t, EDGE_DRAFT, at + 1), get(t, EDGE_DRAFT, at + 2))
-            edge += 1
+        set_edge(t, edge, byte, get(t, EDGE_DRAFT, at), get(t, EDGE_DRAFT, at + 1), get(t, EDGE_DRAFT, at + 2))
+        edge += 1
+        byte = next_byte(t, ROWS, drafted, byte + 1)
     for place in range(symbols):
         put(t, SYMBOLS, (symbol + place) * SYMBOL_COLUMNS, get(t, READINGS, of_symbols + 2 * place))
         target = behind_of(t, get(t, READINGS, of_symbols + 2 * place + 1))
@@ -279,6 +283,13 @@ def expand_bytes(t: Handle, number: int, reading: int) -> int:
     put(t, USED, OF_SYMBOLS, symbol + symbols)
     set_state(t, number, KIND, EDGES_KNOWN)
     return 0
+
+
+@jit
+def drafted_row(t: Handle, reading: int) -> int:
+    """Where the set of the bytes begins for which an edge is drafted: the last row of `ROWS`."""
+    groups = 1 + of_reading(t, reading, LEAF_COUNT) + of_reading(t, reading, CALL_COUNT)
+    return (groups + 1) * get(t, USED, WORDS)
 
 
 @jit
@@ -310,9 +321,7 @@ def share_bytes(t: Handle, reading: int) -> int:
 def draft_entering(t: Handle, reading: int) -> int:
     """Draft the edges that enter a leaf or a rule; returns 0, or a code."""
     leaves, rules, words = of_reading(t, reading, LEAF_COUNT), of_reading(t, reading, CALL_COUNT), get(t, USED, WORDS)
-    at, shared = leaf_groups(t, reading), (1 + leaves + rules) * words
-    for byte in range(256):
-        put(t, EDGE_DRAFT, 3 * byte, UNSET)
+    at, shared, drafted = leaf_groups(t, reading), (1 + leaves + rules) * words, drafted_row(t, reading)
     for place in range(leaves + rules):
         what, behind = get(t, READINGS, at + 2 * place), get(t, READINGS, at + 2 * place + 1)
         row, is_any = (1 + place) * words, False
@@ -326,15 +335,17 @@ def draft_entering(t: Handle, reading: int) -> int:
         back = return_of(t, behind) if to > CODES else to
         if back <= CODES:
             return back
-        for byte in range(256):
-            if has_byte(t, ROWS, row, byte):
-                draft_edge(t, byte, to, 1, back)
+        byte = next_byte(t, ROWS, row, 0)
+        while byte < 256:
+            draft_edge(t, drafted, byte, to, 1, back)
+            byte = next_byte(t, ROWS, row, byte + 1)
     return 0
 
 
 @jit
-def draft_edge(t: Handle, byte: int, to: int, enters: int, back: int) -> None:
-    """Draft an edge."""
+def draft_edge(t: Handle, drafted: int, byte: int, to: int, enters: int, back: int) -> None:
+    """Draft an edge, and put its byte into a set of `ROWS`."""
+    add_byte(t, ROWS, drafted, byte)
     put(t, EDGE_DRAFT, 3 * byte, to)
     put(t, EDGE_DRAFT, 3 * byte + 1, enters)
     put(t, EDGE_DRAFT, 3 * byte + 2, back)
@@ -349,8 +360,13 @@ def draft_products(t: Handle, reading: int) -> int:
     at = get(t, FIRST_WORD, reading) + HEAD_SIZE
     if lacks(t, OF_NEXT, 257 * (leaves + 1)):
         return FULL
+    drafted = drafted_row(t, reading)
     known = low = 0
-    for byte in range(256):
+    byte = -1
+    while True:
+        byte = min(next_byte(t, ROWS, 0, byte + 1), next_byte(t, ROWS, shared, byte + 1))
+        if byte == 256:
+            return 0
         high = low
         while high < texts and get_byte(t, TEXT, get(t, READINGS, at + 3 * high)) == byte:
             high += 1
@@ -373,9 +389,8 @@ def draft_products(t: Handle, reading: int) -> int:
                 for place in range(leaves):
                     put(t, NEXT, known * (leaves + 1) + place, get(t, NEXT, place))
                 put(t, NEXT, known * (leaves + 1) + leaves, target)
-        draft_edge(t, byte, target, 0, -1)
+        draft_edge(t, drafted, byte, target, 0, -1)
         low = high
-    return 0
 
 
 @jit

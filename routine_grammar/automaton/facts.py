@@ -123,9 +123,12 @@ def copy_facts(t: Handle, to: int, row: int) -> None:
 @jit
 def add_leaf_bytes(t: Handle, state: int, array: int, row: int) -> None:
     """Put the bytes that may come next within a leaf into a set."""
-    for byte in range(256):
-        if leaf_allows(t, state, byte):
-            add_byte(t, array, row, byte)
+    for word in range(BYTE_WORDS):
+        allowed = 0
+        for bit in range(32):
+            if leaf_allows(t, state, 32 * word + bit):
+                allowed |= 1 << bit
+        put(t, array, row + word, get(t, array, row + word) | allowed)
 
 
 @jit

@@ -224,14 +224,17 @@ def count_within(t: Handle, rule: int, members: int, members_end: int, copy: int
 
 @jit
 def group_bytes(t: Handle, reading: int) -> int:
-    """Write to `ROWS` what may come first of the texts of a reading, of each leaf, and of each rule; returns 0, or a code."""
+    """Write to `ROWS` what may come first of the texts of a reading, of each leaf, and of each rule; returns 0, or a code.
+
+    Behind them are two rows of nothing.
+    """
     at = get(t, FIRST_WORD, reading)
     texts, leaves = get(t, READINGS, at + TEXT_COUNT), get(t, READINGS, at + LEAF_COUNT)
     rules, words = get(t, READINGS, at + CALL_COUNT), get(t, USED, WORDS)
-    if lacks(t, OF_ROWS, 2 + leaves + rules):
+    if lacks(t, OF_ROWS, 3 + leaves + rules):
         return FULL
     at += HEAD_SIZE
-    for row in range(2 + leaves + rules):
+    for row in range(3 + leaves + rules):
         clear_bytes(t, ROWS, row * words)
     for _ in range(texts):
         add_byte(t, ROWS, 0, get_byte(t, TEXT, get(t, READINGS, at)))

@@ -142,6 +142,24 @@ def has_byte(t: Handle, array: int, row: int, byte: int) -> bool:
 
 
 @jit
+def next_byte(t: Handle, array: int, row: int, byte: int) -> int:
+    """The first byte of a set from one on; 256 where there is none."""
+    word = byte >> 5
+    if word == BYTE_WORDS:
+        return 256
+    bits = (get(t, array, row + word) & 0xFFFFFFFF) >> (byte & 31)
+    while bits == 0:
+        word += 1
+        if word == BYTE_WORDS:
+            return 256
+        bits, byte = get(t, array, row + word) & 0xFFFFFFFF, 32 * word
+    while bits & 1 == 0:
+        bits >>= 1
+        byte += 1
+    return byte
+
+
+@jit
 def add_bytes(t: Handle, array: int, row: int, other: int, other_row: int) -> None:
     """Put all of another set into a set."""
     for word in range(get(t, USED, WORDS)):

@@ -39,14 +39,14 @@ MAX_MARKED = 20_000  # states of a grammar with lists of distinct elements
 
 
 class Skeleton:
-    """The states of one grammar. `expand` may be called from several threads; everything else only through it."""
+    """The states of one grammar. `expand` and `drive` may be called from several threads; all else only under `lock`."""
 
     def __init__(self, program: Program, library: LeafLibrary, symbols: Mapping[str, int]) -> None:
         self._library = library
         self._symbols = symbols
         self._program = program
         self._names = (*program.rules, "start")
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._memory = Memory(program, library, symbols)
         self._find(analyse)
         self._memory.make_room_within()
@@ -85,7 +85,7 @@ class Skeleton:
 
     def expand(self, index: int) -> None:
         """Make the edges of a state. Raises `GrammarTooLargeError` past the bound on states."""
-        with self._lock:
+        with self.lock:
             self._memory.forget_costs()
             try:
                 self._find(expand_at, index)
@@ -94,9 +94,13 @@ class Skeleton:
 
     def drive(self, function: Callable[..., int], *arguments: Any) -> None:
         """Call a compiled function, which expands states itself, until it asks for nothing more. Raises as `expand`."""
-        with self._lock:
+        with self.lock:
             while asked := function(self._memory.handle, *arguments):
-                self._provide(-asked)
+                self.provide(asked)
+
+    def provide(self, asked: int) -> None:
+        """Provide what a compiled function asked for, which then is to be called again; all of it while `lock` is held."""
+        self._provide(-asked)
 
     def require_clear(self) -> None:
         """Raise as `expand` would where recursive rules can be read in too many ways, as far as some states tell."""
@@ -122,7 +126,7 @@ class Skeleton:
 
     def _look_at(self, most: int, *, with_marks: bool) -> int:
         """Expand at most so many states, perhaps those alone that may come to a mark; returns how many it did."""
-        with self._lock:
+        with self.lock:
             self._memory.forget_costs()
             self._memory.used[pools.LOOKED_AT] = self._memory.used[pools.AT] = 0
             return self._find(look_at, most, int(with_marks))

@@ -161,6 +161,22 @@ def find_edge(t: Handle, i: int, byte: int) -> int:
 
 
 @jit
+def may_take(t: Handle, row: Configuration, byte: int) -> bool:
+    """Whether a byte may be taken from a settled configuration; False only where `step` would answer DEAD."""
+    state = int(row[0])
+    if state < SKELETON:
+        return leaf_next(t, state, byte) != DEAD or leaf_accepts(t, state)
+    i = state - SKELETON
+    return find_edge(t, i, byte) >= 0 or (of_state(t, i, ENDS) != 0 and state != FINAL)
+
+
+@jit
+def has_edges_alone(t: Handle, state: int) -> bool:
+    """Whether a settled state takes nothing but what it has edges for."""
+    return state >= SKELETON and (state == FINAL or not of_state(t, state - SKELETON, ENDS))
+
+
+@jit
 def approach(t: Handle, row: Configuration, byte: int) -> int:
     """Return from and enter what has to be for `byte` to be taken; returns where the byte leads, not yet settled.
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class LeafRow:
 
     def __init__(self, base: Bitmap, rests: Trie, starts: Ids, exits: Ids, uncounted: Ids) -> None:
         self.base = base
+        self.beneath = base.view(np.int32)
         self.rests = rests
         self.starts = starts
         self.exits = exits
@@ -155,9 +156,26 @@ class VocabularyRows:
         self._states = np.zeros(vocabulary.longest + 1, np.int32)
         self._exits = np.zeros(vocabulary.size, np.int32)
         self.scratch = np.zeros((3, max(vocabulary.size, 64)), np.int32)
+        self.frame = self._framed()
         self._uncounted = np.zeros(vocabulary.size, np.int32)  # how many characters exits complete that are not counted
         self._ends: dict[frozenset[int], Ends] = {}
         self._singles: dict[int, Row] = {}
+
+    def _framed(self) -> npt.NDArray[np.int64]:
+        """What walks find by a frame, but for what belongs to one automaton."""
+        frame = np.zeros(walks.FRAME, np.int64)
+        arrays: dict[int, npt.NDArray[Any]] = {
+            walks.ROWS: self.rows,
+            walks.SCRATCH: self.scratch,
+            walks.BLOB: self.vocabulary.blob,
+            walks.OFFSETS: self.vocabulary.offsets,
+        }
+        for place, array in arrays.items():
+            assert array.flags.c_contiguous
+            frame[place] = array.ctypes.data
+        frame[walks.DEPTH], frame[walks.WIDTH] = len(self.rows), self.scratch.shape[1]
+        frame[walks.TRIE] = self.vocabulary.trie.handle
+        return frame
 
     @classmethod
     def shared(cls, vocabulary: Vocabulary, library: LeafLibrary | None = None) -> VocabularyRows:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.masks import walks
+from routine_grammar.masks import packing
 from routine_grammar.masks.bits import BITS, Bitmap, clear_bits
 
 Ids = npt.NDArray[np.int32]
@@ -32,16 +32,17 @@ class Ends:
 class Row:
     """The tokens allowed in one configuration: those of `base`, and those of `packed`; `ends`: the text may end here.
 
-    `packed` [2 * n] int32 has words of a packed row, 32 tokens each, behind their places. `base` may be shorter than a row.
+    `packed` [2 * n] int32 has words of a packed row, 32 tokens each, behind their places. `base` may be shorter than a row;
+    `beneath` is it as int32, where that is there already.
     """
 
     __slots__ = ("_address", "_beneath", "_place", "_whole", "_whole_for", "base", "ends", "packed")
 
-    def __init__(self, base: Bitmap | None, packed: Ids, ends: bool) -> None:
+    def __init__(self, base: Bitmap | None, packed: Ids, ends: bool, beneath: Ids | None = None) -> None:
         self.base = base
         self.packed = packed
         self.ends = ends
-        self._beneath = _NO_TOKENS if base is None else base.view(np.int32)
+        self._beneath = beneath if beneath is not None else _NO_TOKENS if base is None else base.view(np.int32)
         self._whole_for: Ends | None = None
         self._whole = self
         self._address = 0
@@ -50,7 +51,7 @@ class Row:
     def of(cls, base: Bitmap | None, tokens: Ids, ends: bool) -> Row:
         """The row of a base and some tokens."""
         packed = np.empty(2 * len(tokens), np.int32)
-        used = walks.pack(tokens, packed, np.zeros(1 + (int(tokens.max(initial=0)) >> 5), np.int32))
+        used = packing.pack(tokens, packed, np.zeros(1 + (int(tokens.max(initial=0)) >> 5), np.int32))
         return cls(base, packed[: 2 * used].copy(), ends)
 
     @classmethod
@@ -60,7 +61,7 @@ class Row:
 
     def write(self, out: Ids) -> None:
         """Overwrite a packed row, int32, with the tokens' bits."""
-        walks.write_row(out, self._beneath, self.packed)
+        packing.write_row(out, self._beneath, self.packed)
 
     @property
     def allowed(self) -> Ids:
@@ -123,6 +124,6 @@ class RowBuffer:
         held = [every if row is None else row for row in rows]
         count = len(held)
         wanted = np.array([row.address for row in held], np.int64)
-        walks.write_rows(self._data, self.lines.shape[1], wanted, self._written)
+        packing.write_rows(self._data, self.lines.shape[1], wanted, self._written)
         self._held[:count] = held
         return self.lines[:count]

@@ -19,7 +19,8 @@ from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, RETURN, SKELET
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
-from routine_grammar.masks.leaf_rows import Ids, Reach, VocabularyRows
+from routine_grammar.masks.frame import Frame
+from routine_grammar.masks.leaf_rows import Ids, LeafRow, Reach, VocabularyRows
 from routine_grammar.masks.row import Row
 from routine_grammar.masks.spelling import spell, text_before
 from routine_grammar.masks.trie import Trie
@@ -79,9 +80,9 @@ class TokenRows:
         self._places: dict[bytes, Place] = {}
         self._rows: dict[bytes, Row] = {}
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
-        self._symbol_ids = np.array(self.symbol_tokens, np.int32)
-        self._done = np.zeros(2, np.int32)
-        self._bases: set[int] = set()
+        self._handle = automaton.handle
+        self._frame = Frame(rows, self.symbol_tokens)
+        self._leaf_rows: dict[int, LeafRow] = {}
         self._kept = 0
 
     def start(self) -> Place:
@@ -91,13 +92,13 @@ class TokenRows:
     def place(self, configuration: Configuration) -> Place:
         """The place of a configuration, which then is the place's own."""
         key = _key(configuration)
-        known = self._places.get(key)
-        if known is not None:
-            return known
+        return self._places.get(key) or self._new_place(configuration, key)
+
+    def _new_place(self, configuration: Configuration, key: bytes) -> Place:
         if len(self._places) >= MAX_PLACES:  # sequences keep those that they are at
             self._places.clear()
             self._rows.clear()
-            self._bases.clear()
+            self._leaf_rows.clear()
             self._kept = 0
         self._kept += _PLACE_BYTES
         return self._places.setdefault(key, Place(configuration, key))
@@ -125,8 +126,7 @@ class TokenRows:
                 with self.shared.lock:
                     row = self._rows[key] = self._make(place.configuration)
                     self._kept += _ROW_BYTES + 2 * row.packed.nbytes
-                    if row.base is not None and id(row.base) not in self._bases:
-                        self._bases.add(id(row.base))
+                    if row.base is not None and place.configuration[3]:
                         self._kept += row.base.nbytes
             place.row = row
         return row
@@ -222,20 +222,25 @@ class TokenRows:
         known = place.after.get(token_id)
         if known is not None:
             return known
-        configuration = self._configuration_after(place.configuration, token_id)
-        if configuration is None:
-            return None
-        after = place.after[token_id] = self.place(configuration)
+        if self.vocabulary.tokens[token_id]:
+            after = self._after_bytes(place, token_id)
+        elif (symbol := self.symbol_of(token_id)) is None:
+            after = None
+        else:
+            configuration = self.automaton.after_symbol(place.configuration, symbol)
+            after = None if configuration is None else self.place(configuration)
+        if after is not None:
+            place.after[token_id] = after
         return after
 
-    def _configuration_after(self, configuration: Configuration, token_id: int) -> Configuration | None:
-        if not self.vocabulary.tokens[token_id]:
-            symbol = self.symbol_of(token_id)
-            return None if symbol is None else self.automaton.after_symbol(configuration, symbol)
-        after = np.empty_like(configuration)
-        blob, offsets = self.vocabulary.blob, self.vocabulary.offsets
-        self.automaton.skeleton.drive(walks.take_token, configuration, after, blob, offsets, token_id)
-        return None if after[0] < 0 else after  # nested deeper than the return stack: such tokens are masked
+    def _after_bytes(self, place: Place, token_id: int) -> Place | None:
+        frame, skeleton = self._frame, self.automaton.skeleton
+        with skeleton.lock:
+            frame.given[:] = place.configuration
+            while asked := walks.take_token(self._handle, frame.address, token_id):
+                skeleton.provide(asked)
+            key = frame.key
+            return self._places.get(key) or (self._new_place(frame.after.copy(), key) if key else None)
 
     def symbol_of(self, token_id: int) -> str | None:
         """The symbol of the automaton that a token is, if it is one."""
@@ -321,12 +326,20 @@ class TokenRows:
             return self._collect(configuration, None)
         if configuration[3]:
             return self._counted(configuration, t)
-        leaf = self.shared.leaf_row(state, t)
-        row = self._collect(configuration, leaf.base, leaf.handle)
+        leaf = self._leaf_row(state, t)
+        row = self._collect(configuration, leaf.base, leaf.handle, beneath=leaf.beneath)
         if not self.shared.library.accepting[state]:
             return row
         beside = self.row(self.place(self._returned(configuration)))
         return Row.of(leaf.base, np.concatenate([Row(None, row.packed, False).allowed, beside.allowed]), row.ends)
+
+    def _leaf_row(self, state: int, t: Handle) -> LeafRow:
+        """The leaf row of a leaf state; what a grammar's rows stand on is kept with them."""
+        leaf = self._leaf_rows.get(state)
+        if leaf is None:
+            leaf = self._leaf_rows[state] = self.shared.leaf_row(state, t)
+            self._kept += leaf.nbytes
+        return leaf
 
     def _counted(self, configuration: Configuration, t: Handle) -> Row:
         """The row inside a leaf whose characters are counted."""
@@ -343,15 +356,22 @@ class TokenRows:
             set_bits(base, ends)
         return self._collect(configuration, base, counted.addresses.handle, low, high)
 
-    def _collect(self, row: Configuration, base: Bitmap | None, exits: Handle = 0, low: int = 0, high: int = NO_BOUNDS) -> Row:
+    def _collect(
+        self,
+        configuration: Configuration,
+        base: Bitmap | None,
+        exits: Handle = 0,
+        low: int = 0,
+        high: int = NO_BOUNDS,
+        beneath: Ids | None = None,
+    ) -> Row:
         """The row of a configuration, its base given: with the tokens that leave a leaf, where it is in one and has `exits`."""
-        done, scratch = self._done, self.shared.scratch
-        self.automaton.skeleton.drive(
-            *(walks.collect, row, self.vocabulary.trie.handle, exits, low, high, self._symbol_ids),
-            *(self.shared.rows, scratch, done),
-        )
-        used, ends = done.tolist()
-        return Row(base, scratch[1, : 2 * used].copy(), ends == 1)
+        frame, skeleton = self._frame, self.automaton.skeleton
+        with skeleton.lock:
+            frame.given[:] = configuration
+            while asked := walks.collect(self._handle, frame.address, exits, low, high):
+                skeleton.provide(asked)
+            return Row(base, frame.packed, frame.ends, beneath)
 
     def _returned(self, configuration: Configuration) -> Configuration:
         """The configuration after a leaf returns."""

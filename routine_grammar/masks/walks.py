@@ -1,6 +1,7 @@
 """Walks of a vocabulary's trie through an automaton, compiled by numba: which tokens are allowed, where tokens lead.
 
-Functions answer `NEED - i` where skeleton state i has to be expanded first, and start afresh when called again.
+Functions answer `NEED - i` where skeleton state i has to be expanded first, and start afresh when called again; walks expand
+what they come to themselves, and answer so only where the skeleton has to provide something for it.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ from routine_grammar.automaton.step import (
     HEAD,
     NEED,
     RETURN,
+    SKELETON,
+    STACK,
     Configuration,
     copy,
+    has_edges_alone,
     may_end,
+    may_take,
     settle,
     step,
     step_symbol,
     take_bytes,
 )
 from routine_grammar.automaton.tables import (
+    BYTE,
+    EDGE_HIGH,
+    EDGE_LOW,
     SIZES,
     Handle,
     call_at,
@@ -34,28 +42,41 @@ from routine_grammar.automaton.tables import (
     get_word,
     leaf_accepts,
     leaf_next,
+    of_edge,
+    of_state,
     put,
 )
 from routine_grammar.jit import carray, jit, pointer
+from routine_grammar.masks.packing import add_token, clear_slots
 from routine_grammar.masks.trie import BYTES, DEPTHS, LAST_OF_TRIE, ROOTS, SAME, SKIPS, TOKENS
 
 Ids = npt.NDArray[np.int32]
 
 # Places of what leaves a leaf, behind a trie of rests: where those of a rest begin, the tokens, the characters they complete.
 STARTS, EXITS, COUNTS = range(LAST_OF_TRIE + 1, LAST_OF_TRIE + 4)
+# Words of a frame, addresses and sizes of what a walk works with: the configuration given, [HEAD + STACK], and the one after a
+# token; rows of such, [DEPTH]; scratch, [3, WIDTH]; the tokens' bytes one behind the other, and where they begin; the handle of
+# their trie; the tokens of the automaton's symbols; what is told at last, [2].
+GIVEN, AFTER, ROWS, DEPTH, SCRATCH, WIDTH, BLOB, OFFSETS, TRIE, SYMBOLS, SYMBOL_COUNT, DONE = range(12)
+FRAME = 12
 
 
 @jit
-def take_token(
-    t: Handle,
-    before: Configuration,
-    row: Configuration,
-    blob: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    token: int,
-) -> int:
-    """Write the configuration after a token's bytes to `row`, its state being what stopped it where it is not allowed."""
-    data = blob[offsets[token] : offsets[token + 1]]
+def framed(frame: int, place: int) -> int:
+    """A word of a frame."""
+    return int(carray(pointer(frame), (FRAME,), np.int64)[place])
+
+
+@jit
+def take_token(t: Handle, frame: int, token: int) -> int:
+    """Find the configuration after a token's bytes, its state being what stopped it where it is not allowed.
+
+    From the frame's `GIVEN` to its `AFTER`; returns 0, or what the skeleton has to provide first.
+    """
+    before = carray(pointer(framed(frame, GIVEN)), (HEAD + STACK,), np.int32)
+    row = carray(pointer(framed(frame, AFTER)), (HEAD + STACK,), np.int32)
+    offsets = carray(pointer(framed(frame, OFFSETS) + 8 * token), (2,), np.int64)
+    data = carray(pointer(framed(frame, BLOB) + offsets[0]), (offsets[1] - offsets[0],), np.uint8)
     while True:
         copy(row, before)
         state = take_bytes(t, row, data)
@@ -76,27 +97,16 @@ def expand_needed(t: Handle, state: int) -> int:
 
 
 @jit
-def collect(
-    t: Handle,
-    configuration: Configuration,
-    trie: Handle,
-    exits: Handle,
-    low: int,
-    high: int,
-    symbols: Ids,
-    rows: Ids,
-    scratch: Ids,
-    done: Ids,
-) -> int:
-    """Find the tokens that a configuration allows; returns 0, or what the skeleton has to provide first.
+def collect(t: Handle, frame: int, exits: Handle, low: int, high: int) -> int:
+    """Find the tokens that the configuration in a frame's `GIVEN` allows; returns 0, or what the skeleton has to provide first.
 
-    Those of a trie; or, where there are `exits` of the leaf at hand, those of which the rest is allowed behind it and which
-    complete `low` to `high` characters in it. `symbols` are the tokens of the automaton's symbols. Writes to `done` how many
-    words they take as a packed row, which stand in `scratch[1]` (`pack`), and whether the text may end here. `rows` is
-    overwritten; so is `scratch` [3, vocabulary], but that `scratch[2]` is all 0 before and after it.
+    Those of its trie; or, where there are `exits` of the leaf at hand, those of which the rest is allowed behind it and which
+    complete `low` to `high` characters in it. Writes to `DONE` how many words they take as a packed row, which stand in the
+    second row of `SCRATCH` (`pack`), and whether the text may end here. `ROWS` are overwritten; so is `SCRATCH`, but that its
+    third row is all 0 before and after it.
     """
     while True:
-        state = try_to_collect(t, configuration, trie, exits, low, high, symbols, rows, scratch, done)
+        state = try_to_collect(t, frame, exits, low, high)
         if state > NEED:
             return 0
         asked = expand_needed(t, state)
@@ -105,19 +115,13 @@ def collect(
 
 
 @jit
-def try_to_collect(
-    t: Handle,
-    configuration: Configuration,
-    trie: Handle,
-    exits: Handle,
-    low: int,
-    high: int,
-    symbols: Ids,
-    rows: Ids,
-    scratch: Ids,
-    done: Ids,
-) -> int:
+def try_to_collect(t: Handle, frame: int, exits: Handle, low: int, high: int) -> int:
     """As `collect`; returns 0 or NEED - i."""
+    configuration = carray(pointer(framed(frame, GIVEN)), (HEAD + STACK,), np.int32)
+    rows = carray(pointer(framed(frame, ROWS)), (framed(frame, DEPTH), HEAD + STACK), np.int32)
+    scratch = carray(pointer(framed(frame, SCRATCH)), (3, framed(frame, WIDTH)), np.int32)
+    symbols = carray(pointer(framed(frame, SYMBOLS)), (framed(frame, SYMBOL_COUNT),), np.int32)
+    done = carray(pointer(framed(frame, DONE)), (2,), np.int32)
     first, hits, packed, slots = rows[0], scratch[0], scratch[1], scratch[2]
     ends = may_end(t, configuration, first)
     if ends <= NEED:
@@ -137,7 +141,7 @@ def try_to_collect(
         if state <= NEED:
             return state
         first[0] = state
-    found = walk_trie(t, exits if exits else trie, rows, hits[count:]) if first[0] >= 0 else 0
+    found = walk_trie(t, exits if exits else framed(frame, TRIE), rows, hits[count:]) if first[0] >= 0 else 0
     if found <= NEED:
         return found
     hits[:count] = packed[:count]
@@ -160,16 +164,34 @@ def walk_trie(t: Handle, trie: Handle, rows: npt.NDArray[np.int32], out: Ids) ->
 
     `rows` [longest token + 2, configuration] int32 is scratch behind its first row.
     """
-    count = 0
-    node = 0
-    nodes = get_word(trie, SIZES, BYTES)
+    state = int(rows[0, 0])
+    if not has_edges_alone(t, state):
+        return walk_nodes(t, trie, 0, get_word(trie, SIZES, BYTES), rows, out, 0)
+    count, i = 0, state - SKELETON
+    for edge in range(of_state(t, i, EDGE_LOW), of_state(t, i, EDGE_HIGH)):
+        node = get(trie, ROOTS, of_edge(t, edge, BYTE))
+        if node >= 0:
+            count = walk_nodes(t, trie, node, get(trie, SKIPS, node), rows, out, count)
+            if count <= NEED:
+                return count
+    return count
+
+
+@jit
+def walk_nodes(t: Handle, trie: Handle, node: int, nodes: int, rows: npt.NDArray[np.int32], out: Ids, count: int) -> int:
+    """As `walk_trie`, for the nodes from `node` to `nodes`; `count` tokens are written already."""
     while node < nodes:
         depth = get(trie, DEPTHS, node)
         row = rows[depth + 1]
+        if not may_take(t, rows[depth], get_byte(trie, BYTES, node)):
+            node = get(trie, SKIPS, node)
+            continue
         copy(row, rows[depth])
         state = step(t, row, get_byte(trie, BYTES, node))
         if state <= NEED:
-            return state
+            if expand_needed(t, state):
+                return state
+            continue
         if state < 0:
             node = get(trie, SKIPS, node)
             continue
@@ -317,10 +339,15 @@ def group_tokens(t: Handle, trie: Handle, rows: npt.NDArray[np.int32], groups: I
     while node < nodes:
         depth = get(trie, DEPTHS, node)
         row = rows[depth + 1]
+        if not may_take(t, rows[depth], get_byte(trie, BYTES, node)):
+            node = get(trie, SKIPS, node)
+            continue
         copy(row, rows[depth])
         state = step(t, row, get_byte(trie, BYTES, node))
         if state <= NEED:
-            return state
+            if expand_needed(t, state):
+                return state
+            continue
         if state < 0:
             node = get(trie, SKIPS, node)
             continue
@@ -392,79 +419,3 @@ def goes_on(trie: Handle, text: npt.NDArray[np.uint8], follows: npt.NDArray[np.b
             return True
         next_node = get(trie, SKIPS, next_node)
     return False
-
-
-@jit
-def add_token(token: int, packed: Ids, slots: Ids, used: int) -> int:
-    """Put a token into a packed row of so many words, each behind its place; returns how many there are then.
-
-    `slots` [words] says where in `packed` a word is, behind how many with itself, or 0.
-    """
-    slot = slots[token >> 5]
-    if slot == 0:
-        used += 1
-        slot = used
-        slots[token >> 5] = slot
-        packed[2 * slot - 2] = token >> 5
-        packed[2 * slot - 1] = 0
-    packed[2 * slot - 1] |= 1 << (token & 31)
-    return used
-
-
-@jit
-def clear_slots(packed: Ids, slots: Ids, used: int) -> None:
-    """Make all slots of a packed row 0."""
-    for place in range(used):
-        slots[packed[2 * place]] = 0
-
-
-@jit
-def pack(tokens: Ids, packed: Ids, slots: Ids) -> int:
-    """Write the words of a packed row of some tokens, each behind its place; returns how many. `slots` stays 0."""
-    used = 0
-    for token in tokens:
-        used = add_token(token, packed, slots, used)
-    clear_slots(packed, slots, used)
-    return used
-
-
-@jit
-def write_row(out: Ids, base: Ids, packed: Ids) -> None:
-    """Overwrite a packed row with a base, which may be shorter, and some words beside it; those outside of it are left out."""
-    out[: len(base)] = base
-    out[len(base) :] = 0
-    set_words(out, packed)
-
-
-@jit
-def set_words(row: Ids, packed: Ids) -> None:
-    """Set the bits of some words of a row, each behind its place; those outside of the row are left out."""
-    for place in range(0, len(packed), 2):
-        if 0 <= packed[place] < len(row):
-            row[packed[place]] |= packed[place + 1]
-
-
-@jit
-def write_rows(out: int, words: int, rows: npt.NDArray[np.int64], written: npt.NDArray[np.int64]) -> None:
-    """Overwrite packed rows, int32 of so many words each from the address `out` on, where they differ from what was written.
-
-    A row stands at an address: the address of its base and its length, and those of its words beside it. `written` are the
-    rows that are there, and then those that are.
-    """
-    for line in range(len(rows)):
-        if rows[line] == written[line]:
-            continue
-        row = carray(pointer(out + 4 * words * line), (words,), np.int32)
-        wanted = carray(pointer(rows[line]), (4,), np.int64)
-        before = carray(pointer(written[line]), (4,), np.int64)
-        base = carray(pointer(wanted[0]), (wanted[1],), np.int32)
-        if before[0] == wanted[0] and before[1] == wanted[1]:
-            beside = carray(pointer(before[2]), (before[3],), np.int32)
-            for at in beside[::2]:
-                if 0 <= at < words:
-                    row[at] = base[at] if at < len(base) else 0
-        else:
-            row[: len(base)] = base
-            row[len(base) :] = 0
-        set_words(row, carray(pointer(wanted[2]), (wanted[3],), np.int32))
-        written[line] = rows[line]
