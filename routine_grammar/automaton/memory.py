@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +74,13 @@ _TABLES = {
     pools.OF_COPIES: (pools.COPY_TABLE, pools.COPY_SLOTS),
 }
 _SLOTS = 4
+# The arrays of one block for a program, what is told of its nodes and rules, and its text: bytes in words.
+_OF_PROGRAM = np.array(
+    (
+        *(pools.NODES, pools.NODE_ENDS, pools.SHORTEST_OF, pools.LEADING, pools.TEXT_STARTS, pools.SYMBOL_OF, pools.LEAVES),
+        *(pools.RULES, pools.RULE_BYTES, pools.RULE_STACK, pools.TEXT),
+    )
+)
 
 
 class _Layout(NamedTuple):
@@ -153,8 +161,7 @@ class Memory:
     def _take(self, program: Program, symbols: Mapping[str, int]) -> None:
         """Take a program, and what the library has of its leaves."""
         texts = [text.encode() for text in program.texts]
-        starts = np.zeros(len(texts) + 1, np.int32)
-        starts[1:] = np.cumsum([len(text) for text in texts])
+        starts = [0, *accumulate(map(len, texts))]
         leaves = []
         for name, terminal in program.leaves:
             try:
@@ -163,31 +170,45 @@ class Memory:
                 raise _too_large(name, terminal, program.pointers.get(name), error) from error
             leaves += [state, self._library.farthest(state)]
             self._library.extends(state)
-        rules = np.zeros((len(program.firsts), pools.RULE_COLUMNS), np.int32)
-        rules[:, pools.NODE] = program.firsts
-        rules[:, pools.LAST_NODE] = program.ends[program.firsts]
-        rules[:, pools.BODY] = -1
-        rules[:, pools.BODY_STATE] = rules[:, pools.START] = pools.UNSET
+        data = b"".join(texts)
+        nodes, rules = len(program.ends), len(program.firsts)
+        lengths = (
+            *(3 * nodes, nodes, nodes, nodes, len(starts), len(program.texts), len(leaves)),
+            *(rules * pools.RULE_COLUMNS, rules * 3 * self._words, rules * 3, len(data) // 4 + 1),
+        )
+        begins = np.zeros(len(lengths), np.int64)
+        np.cumsum(lengths[:-1], out=begins[1:])
+        self._program = np.zeros(sum(lengths), np.int32), begins, np.array((*lengths[:-1], len(data) + 1), np.int64)
+        parts = self._place_program()
+        parts[pools.NODES][:] = program.nodes.reshape(-1)
+        parts[pools.NODE_ENDS][:] = program.ends
+        parts[pools.TEXT_STARTS][:] = starts
+        parts[pools.SYMBOL_OF][:] = [symbols.get(text, -1) for text in program.texts]
+        parts[pools.LEAVES][:] = leaves
+        parts[pools.TEXT].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        columns = self.rules
+        columns[:, pools.NODE] = program.firsts
+        columns[:, pools.LAST_NODE] = program.ends[program.firsts]
+        columns[:, pools.BODY] = -1
+        columns[:, pools.BODY_STATE] = columns[:, pools.START] = pools.UNSET
         if len(program.distinct):
             kinds = program.nodes[program.firsts, 0]
-            rules[:, pools.MARKS] = np.where(kinds == DISTINCT, LIST, np.where(kinds == ELEMENT_NODE, ELEMENT, 0))
-        self._set(pools.NODES, program.nodes.reshape(-1))
-        self._set(pools.NODE_ENDS, program.ends)
-        self._set(pools.SHORTEST_OF, np.empty(len(program.ends), np.int32))
-        self._set(pools.LEADING, np.empty(len(program.ends), np.int32))
-        self._set(pools.TEXT, np.frombuffer(b"".join(texts) or b"\0", np.uint8))
-        self._set(pools.TEXT_STARTS, starts)
-        self._set(pools.SYMBOL_OF, np.array([symbols.get(text, -1) for text in program.texts], np.int32))
-        self._set(pools.LEAVES, np.array(leaves, np.int32))
-        self._set(pools.RULES, rules.reshape(-1))
-        self._set(pools.RULE_BYTES, np.empty(len(rules) * 3 * self._words, np.int32))
-        self._set(pools.RULE_STACK, np.empty(len(rules) * 3, np.int32))
-        self.used[pools.RULE_COUNT] = len(rules)
+            columns[:, pools.MARKS] = np.where(kinds == DISTINCT, LIST, np.where(kinds == ELEMENT_NODE, ELEMENT, 0))
+        self.used[pools.RULE_COUNT] = rules
+
+    def _place_program(self) -> dict[int, Array]:
+        """Have compiled code find the arrays of the program's block; returns them."""
+        block, begins, sizes = self._program
+        self._addresses.set_block(_OF_PROGRAM, block, begins, sizes)
+        ends = [*begins[1:].tolist(), len(block)]
+        parts = {place: block[begin:end] for place, begin, end in zip(_OF_PROGRAM.tolist(), begins.tolist(), ends, strict=True)}
+        self._arrays |= {place: parts[place] for place in (pools.RULES, pools.RULE_BYTES)}
+        return parts
 
     def _set(self, place: int, array: Array) -> None:
         """Have compiled code find an array at a place; the one before stays until then."""
         before = self._arrays.get(place)
-        self._beside += array.nbytes - (before.nbytes if before is not None and before.base is not self._block else 0)
+        self._beside += array.nbytes - (before.nbytes if before is not None and before.base is None else 0)
         self._addresses.set(place, array)
         self._arrays[place] = array
 
@@ -206,7 +227,7 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
-        return self._block.nbytes + self._beside
+        return self._block.nbytes + self._program[0].nbytes + self._beside
 
     @property
     def used(self) -> Ints:
@@ -238,7 +259,10 @@ class Memory:
         trial = copy(self)
         trial._addresses = trial._new_addresses()
         trial._arrays = {}
-        for place in {*_layout(self._words).places.tolist(), *self._arrays}:
+        block, begins, sizes = self._program
+        trial._program = block.copy(), begins, sizes
+        trial._place_program()
+        for place in {*_layout(self._words).places.tolist(), *self._arrays} - trial._arrays.keys():
             trial._set(place, self._array(place).copy())
         trial.used[[pools.OF_STATES, pools.OF_EDGES, pools.OF_SYMBOLS]] = 0
         trial._array(pools.STATE_OF)[:] = -1
