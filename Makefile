@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve demo test lint types drill compatibility clean
+.PHONY: serve demo test lint types drill compatibility peers clean
 serve: $(READY)
 	$(BIN)/python -m routine_grammar.serve $(ARGS)
 
@@ -32,8 +32,12 @@ drill: $(READY)
 compatibility: $(READY)
 	ROUTINE_GRAMMAR_DRILL=1 $(PYTEST) -n 0 --timeout=7200 --write-compatibility tests/serve/test_compatibility.py $(ARGS)
 
+# The newest peers for `python -m benchmarks compile`, beside those that vLLM wants.
+peers: $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade --no-deps --target .peers llguidance xgrammar
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'

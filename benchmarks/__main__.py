@@ -1,8 +1,8 @@
 """`python -m benchmarks`: compile and mask times, then load on servers, each beside vLLM's own backends.
 
-Out: tables, a CSV each under benchmarks/results, and a plot of the newest ones (`plot` alone draws it again; `report` writes
-docs/throughput.md of them). `compile` and `masks` may be asked for together. `kernels` times the GPU kernels, and needs one.
-`compare` holds two CSVs against each other.
+Out: tables, a CSV each under benchmarks/results, and plots of the newest ones (`plot` alone draws them again; `report` writes
+docs/speed.md, docs/throughput.md and the README's figures of them). `compile` and `masks` may be asked for together, and draw
+what they measured. `kernels` times the GPU kernels, and needs one. `compare` holds two CSVs against each other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import compile_and_mask, report, restart
+from benchmarks import compile_and_mask, report, restart, scaling
+from benchmarks.arms import parse_times
 from benchmarks.compare import compare
+from benchmarks.newest import FOLDER, newest_peers
 from benchmarks.results import Measurement, describe_run, load_average, make_table, read_csv, write_csv
 from benchmarks.serving import command as serving
-from benchmarks.vocabularies import demo_tokenization, largest_tokenization
-from benchmarks.workload import SEED, make_cases
+from benchmarks.vocabularies import Tokenization, demo_tokenization, largest_tokenization
+from benchmarks.workload import COMPILED, QUICK, SEED, make_cases
 from routine_grammar.errors import RoutineGrammarError
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +67,7 @@ def _failed(console: Console, error: Exception, status: int = 1) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--quick", action="store_true", help="few rounds over the demo model's vocabulary")
+    common.add_argument("--newest", type=Path, default=FOLDER, metavar="DIR", help="where `make peers` put the newest peers")
     common.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the CSVs go")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, parents=[common])
     parser.set_defaults(**serving.defaults())
@@ -81,19 +84,39 @@ def _measure_compile(console: Console, options: argparse.Namespace) -> None:
     samples, rounds = (2, 2) if options.quick else (6, 5)
     header = describe_run(SEED)
     tokenization = demo_tokenization() if options.quick else largest_tokenization()
-    cases = make_cases(samples)
+    cases = make_cases(samples, QUICK if options.quick else COMPILED)
     header |= {
         "vocabulary": f"{tokenization.vocabulary.size} tokens, {tokenization.name}",
         "numbers": f"middle is p50, low p20, high p80 over {rounds} rounds of {samples} calls; one thread; {NOISE}",
     }
     steps = compile_and_mask.count_steps(cases, rounds) + samples
-    with _progress(console, "compile and mask", steps) as advance:
-        measurements = compile_and_mask.measure(tokenization, cases, rounds, advance)
+    with (
+        _progress(console, "compile and mask", steps) as advance,
+        newest_peers(options.newest, tokenization, cases, large=not options.quick) as newest,
+    ):
+        if newest is not None:
+            header["newest"] = ", ".join(f"{name} {version}" for name, version in newest.versions.items())
+        measurements = compile_and_mask.measure(tokenization, cases, rounds, advance, newest)
+        measurements += parse_times(cases, rounds * samples)
         restarts = restart.measure(cases[1].grammar.payload, samples, large=not options.quick, advance=advance)
+    _measure_scaling(console, options, header, tokenization, rounds)
     token = [measurement for measurement in measurements if measurement.unit == "µs"]
     call = [measurement for measurement in measurements if measurement.unit == "ms"]
     tables = {"Compile, and a whole call": call, "A token": token, "From a new process to the first mask": restarts}
     _report(console, options.output, "compile", header, tables)
+
+
+def _measure_scaling(
+    console: Console, options: argparse.Namespace, header: Mapping[str, str], tokenization: Tokenization, rounds: int
+) -> None:
+    steps = scaling.count_steps(tokenization, quick=options.quick)
+    with _progress(console, "growth", steps) as advance:
+        measurements, left_out = scaling.measure(tokenization, rounds, advance, quick=options.quick)
+    said = {name: value for name, value in header.items() if name != "newest"}
+    said["numbers"] = f"middle is p50, low p20, high p80 over {rounds} calls; one thread; plain strings; {NOISE}"
+    said |= {"left out": "; ".join(left_out)} if left_out else {}
+    _report(console, options.output, "scaling", said, {"Growth on the host": measurements})
+    _draw_host(console, options)
 
 
 def _measure_masks(console: Console, options: argparse.Namespace) -> None:
@@ -101,7 +124,7 @@ def _measure_masks(console: Console, options: argparse.Namespace) -> None:
 
     samples, rounds = (2, 2) if options.quick else (6, 10)
     tokenization = demo_tokenization() if options.quick else largest_tokenization()
-    cases = make_cases(samples)
+    cases = make_cases(samples, QUICK if options.quick else COMPILED)
     header = describe_run(SEED) | {
         "vocabulary": f"{tokenization.vocabulary.size} tokens, {tokenization.name}",
         "numbers": f"a token of a sequence, at places visited before; p50 with p20 and p80 over {rounds} rounds; {NOISE}",
@@ -109,6 +132,7 @@ def _measure_masks(console: Console, options: argparse.Namespace) -> None:
     with _progress(console, "masks", through_vllm.count_steps(cases, rounds)) as advance:
         measurements = through_vllm.measure(tokenization, cases, rounds, advance)
     _report(console, options.output, "masks", header, {"Through vLLM's interface": measurements})
+    _draw_host(console, options)
 
 
 def _measure_serve(console: Console, options: argparse.Namespace) -> None:
@@ -140,8 +164,16 @@ def _draw(console: Console, options: argparse.Namespace) -> None:
         console.print(f"drawn: {file}", soft_wrap=True, highlight=False)
 
 
+def _draw_host(console: Console, options: argparse.Namespace) -> None:
+    from benchmarks import plot
+
+    for file in plot.draw_host(options.output):
+        console.print(f"drawn: {file}", soft_wrap=True, highlight=False)
+
+
 def _write_page(console: Console, options: argparse.Namespace) -> None:
-    console.print(f"written: {report.write_page(options.output)}", soft_wrap=True, highlight=False)
+    for file in report.write_pages(options.output):
+        console.print(f"written: {file}", soft_wrap=True, highlight=False)
 
 
 _COMMANDS: dict[str, Callable[[Console, argparse.Namespace], None]] = {

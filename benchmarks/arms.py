@@ -9,22 +9,28 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from lark import Lark
 
+from benchmarks.results import Measurement, quantiles
 from benchmarks.vocabularies import Tokenization
 from benchmarks.workload import Case
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.grammar.ebnf import grammar_to_ebnf
+from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.payload import load_program
 from routine_grammar.masks.leaf_rows import VocabularyRows
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.rows import TokenRows
 
-OURS, OURS_COLD, LLGUIDANCE, XGRAMMAR = "routine_grammar", "routine_grammar, no leaf yet", "llguidance", "xgrammar"
+OURS, OURS_COLD = "routine_grammar", "routine_grammar, no leaf yet"
+OURS_TREE, OURS_LARK = "routine_grammar, from a tree", "routine_grammar, from Lark"
+LLGUIDANCE, XGRAMMAR = "llguidance", "xgrammar"
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
 
 Row = npt.NDArray[np.int32]
@@ -48,25 +54,35 @@ class Following(Protocol):
 class Compiled(Protocol):
     """A compiled grammar."""
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes by now, as far as its library tells; else 0."""
+
     def start(self) -> Following:
         """A sequence from its beginning; what earlier ones computed is kept."""
 
 
 class Arm(Protocol):
-    """A library that compiles a grammar's text."""
+    """A library that compiles a grammar's text, or what else it is given as."""
 
     name: str
 
-    def text(self, case: Case) -> str:
+    def text(self, case: Case) -> Any:
         """The case's grammar as this arm reads it."""
 
-    def compile(self, text: str) -> Compiled:
+    def compile(self, text: Any) -> Compiled:
         """Compile it from nothing but what belongs to the vocabulary."""
 
 
 def make_arms(tokenization: Tokenization) -> list[Arm]:
     """This package, and the peers that are installed."""
-    arms: list[Arm] = [OurArm(tokenization), OurColdArm(tokenization)]
+    ours = (OurArm(tokenization), OurColdArm(tokenization), OurTreeArm(tokenization), OurLarkArm(tokenization))
+    return [*ours, *make_peers(tokenization)]
+
+
+def make_peers(tokenization: Tokenization) -> list[Arm]:
+    """The peers that are installed."""
+    arms: list[Arm] = []
     if importlib.util.find_spec("llguidance") is not None:
         arms.append(GuidanceArm(tokenization))
     if importlib.util.find_spec("xgrammar") is not None:
@@ -83,14 +99,42 @@ class OurArm:
         self._vocabulary = tokenization.vocabulary
         self._rows = VocabularyRows.shared(self._vocabulary)
 
-    def text(self, case: Case) -> str:
+    def text(self, case: Case) -> Any:
         """The payload that travels in a request."""
         return case.grammar.payload
 
-    def compile(self, text: str) -> OurCompiled:
+    def compile(self, text: Any) -> OurCompiled:
         """Read the payload and build its automaton."""
         automaton = Automaton(load_program(text), self._vocabulary.special)
         return OurCompiled(TokenRows(automaton, self._rows))
+
+
+class OurTreeArm(OurArm):
+    """This package where the grammar was made in the same process."""
+
+    name = OURS_TREE
+
+    def text(self, case: Case) -> Any:
+        """The tree."""
+        return case.grammar.tree
+
+    def compile(self, text: Any) -> OurCompiled:
+        """Build its automaton."""
+        return OurCompiled(TokenRows(Automaton(text, self._vocabulary.special), self._rows))
+
+
+class OurLarkArm(OurArm):
+    """This package where the grammar comes as Lark text."""
+
+    name = OURS_LARK
+
+    def text(self, case: Case) -> Any:
+        """Lark."""
+        return case.grammar.lark
+
+    def compile(self, text: Any) -> OurCompiled:
+        """Read the text and build its automaton."""
+        return OurCompiled(TokenRows(Automaton(read_lark(text), self._vocabulary.special), self._rows))
 
 
 class OurColdArm:
@@ -118,6 +162,11 @@ class OurCompiled:
     """Rows of an automaton."""
 
     rows: TokenRows
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the automaton, and of the rows that are kept."""
+        return self.rows.nbytes
 
     def start(self) -> OurFollowing:
         """A new matcher."""
@@ -192,6 +241,7 @@ class GuidanceCompiled:
 
     matcher: Any
     words: int
+    nbytes: int = 0  # it does not say
 
     def start(self) -> GuidanceFollowing:
         """A copy of the matcher; it shares the lexer, which keeps what it has computed."""
@@ -257,6 +307,11 @@ class XgrammarCompiled:
     vocabulary_size: int
     eos: int
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the compiled grammar."""
+        return int(self.compiled.memory_size_bytes)
+
     def start(self) -> XgrammarFollowing:
         """A new matcher."""
         return XgrammarFollowing(self)
@@ -289,3 +344,17 @@ class XgrammarFollowing:
 def allows(following: Following, tokens: Sequence[int]) -> bool:
     """Whether the tokens, from the beginning of a sequence, are a whole text."""
     return all(map(following.accept, tokens)) and following.may_end()
+
+
+def parse_times(cases: Sequence[Case], times: int) -> list[Measurement]:
+    """The milliseconds that the parser of the lark package takes over the Lark text of each case, which is part of ours."""
+    parser = Lark.open_from_package("lark", "lark.lark", ("grammars",), parser="lalr", propagate_positions=True)
+    found = []
+    for case in cases:
+        text, took = case.grammar.lark.rstrip() + "\n", list[float]()
+        for _ in range(times):
+            begin = perf_counter()
+            parser.parse(text)
+            took.append(1e3 * (perf_counter() - begin))
+        found.append(quantiles(case.name, OURS_LARK, "of it: lark's parser", "ms", took))
+    return found

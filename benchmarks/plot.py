@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -14,9 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.results import Measurement, newest, read_csv, results_of
+from benchmarks.scaling import AXES, CALL, FIRST_MASK
+from benchmarks.through_vllm import MASK_OF_BATCH, ONE_MASK, TAKEN_OF_BATCH
+from benchmarks.workload import COMPILED, PLAIN
 
 FILE = "benchmark.svg"
 SERVE_FILE = "serve.svg"
+HOST_FILE = "host.svg"
 # An arm has one colour in all panels, a library under its other name too.
 COLOURS = {
     "unconstrained": "#999999",
@@ -25,7 +30,11 @@ COLOURS = {
     "vLLM xgrammar": "#009e73",
     "xgrammar": "#009e73",
     "tool_choice=required": "#cc79a7",
+    "llguidance, newest": "#f5c976",
+    "xgrammar, newest": "#7fcfb8",
     "routine_grammar, no leaf yet": "#7fb8dc",
+    "routine_grammar, from Lark": "#9467bd",
+    "routine_grammar, from a tree": "#003f66",
     "ours without drafts": "#7fb8dc",
     "routine_grammar": "#0072b2",
     "ours": "#0072b2",
@@ -52,7 +61,39 @@ def draw(folder: Path) -> list[Path]:
     last = max((header for header, _ in parts), key=lambda header: header["date"])
     dates = sorted({header["date"] for header, _ in parts})
     run = last | {"date": " to ".join(dict.fromkeys((dates[0], dates[-1])))}
-    return [_draw_readme(folder, masks, shown), _draw_serve(folder, run, [each for _, part in parts for each in part])]
+    pictures = [_draw_readme(folder, masks, shown), _draw_serve(folder, run, [each for _, part in parts for each in part])]
+    return [*pictures, *draw_host(folder)]
+
+
+def draw_host(folder: Path) -> list[Path]:
+    """Draw what was measured on the host, as far as a folder has it: calls by size, tokens in vLLM, growth."""
+    kinds = ("compile", "masks", "scaling")
+    if not all(results_of(folder, kind) for kind in kinds):
+        return []
+    compiled, masks, scaled = (read_csv(newest(folder, kind)) for kind in kinds)
+    figure = Figure(figsize=(13, 13), layout="constrained")
+    panels = figure.subplots(4, 3).flat
+    for plain in (False, True):
+        for metric in (FIRST_MASK, CALL):
+            axes, lead = next(panels), PLAIN.format("") if plain else ""
+            found = [each for each in compiled[1] if each.metric == metric and each.case.endswith(lead)]
+            shown = [replace(each, case=each.case.removesuffix(lead)) for each in found]
+            _bars(
+                axes, [each for each in shown if each.case in COMPILED], "ms, logarithmic", f"{metric}{lead}", legend=not plain
+            )
+            axes.set_yscale("log")
+            axes.set_ylim(top=100 * axes.get_ylim()[1])
+    for metric in (ONE_MASK, MASK_OF_BATCH, TAKEN_OF_BATCH):
+        axes = next(panels)
+        _bars(axes, [each for each in masks[1] if each.metric == metric and each.case in COMPILED], "µs, logarithmic", metric)
+        axes.set_yscale("log")
+        axes.set_ylim(top=20 * axes.get_ylim()[1])
+    for axis in AXES:
+        axes, grown = next(panels), [each for each in scaled[1] if each.case.endswith(f" {axis}") and each.unit == "ms"]
+        if grown:
+            _lines(axes, grown, axis)
+        axes.set_visible(bool(grown))
+    return [_save(figure, folder / HOST_FILE, compiled[0])]
 
 
 def _draw_readme(folder: Path, masks: Run, calls: Run) -> Path:
@@ -131,14 +172,15 @@ def _lines(axes: Axes, measurements: Sequence[Measurement], axis: str) -> None:
         for metric in dict.fromkeys(each.metric for each in measurements):
             line = [each for each in measurements if (each.arm, each.metric) == (arm, metric)]
             numbers = [int(each.case.split()[0]) for each in line]
-            style = "--" if "known" in metric else "-"
-            name = f"{arm}, known grammar" if style == "--" else arm
+            style = "--" if "known" in metric or metric == CALL else "-"
+            name = f"{arm}, {'known grammar' if 'known' in metric else metric}" if style == "--" else arm
             axes.plot(numbers, [each.middle for each in line], style, marker="o", ms=3, color=COLOURS[arm], label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(min(each.middle for each in measurements) / 3, 10 * max(each.middle for each in measurements))
     axes.set_xlabel(axis, fontsize=9)
-    _finish(axes, "ms to the first token, logarithmic", f"Growth: {axis}", legend=True)
+    of_host = any(each.metric == CALL for each in measurements)
+    _finish(axes, f"ms{'' if of_host else ' to the first token'}, logarithmic", f"Growth: {axis}", legend=True)
 
 
 def _finish(axes: Axes, unit: str, title: str, *, legend: bool) -> None:

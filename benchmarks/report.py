@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks import host_report
 from benchmarks.results import Measurement, read_csv, results_of
 from benchmarks.serving.arms import ANY_SPELLING, ARMS, FEW_DRAFTS, OURS, PEERS, UNDRAFTED
 
@@ -73,10 +74,13 @@ AIMS = (
 COLD = Aim("neighbours' time a token", OURS, "neighbours' token to beside known grammars", 1.02, False)
 
 
-def write_page(folder: Path) -> Path:
-    """Write the page; returns it."""
+def write_pages(folder: Path) -> list[Path]:
+    """Write this page, that of the host, and the README's figures; returns the files."""
     PAGE.write_text(page(folder), encoding="utf-8")
-    return PAGE
+    host_report.PAGE.write_text(host_report.page(folder), encoding="utf-8")
+    readme = host_report.README
+    readme.write_text(host_report.with_figures(readme.read_text(encoding="utf-8"), folder), encoding="utf-8")
+    return [PAGE, host_report.PAGE, readme]
 
 
 def page(folder: Path) -> str:

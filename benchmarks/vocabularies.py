@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from routine_grammar.demo.model import demo_model_path
 from routine_grammar.masks.vocabulary import Vocabulary
 
+MOST_BYTES = 24  # of a token that is a pair of others
 _END_OF_TEXT = 2  # of the tekken files
 
 
@@ -57,6 +59,30 @@ def tekken_tokenization(file: Path) -> Tokenization:
         return list(tekken.encode(text, bos=False, eos=False))
 
     return Tokenization(f"{file.stem} of mistral-common", Vocabulary(tokens, {}, [_END_OF_TEXT], encode), encode)
+
+
+def sized_tokenization(size: int) -> Tokenization:
+    """So many tokens: the first of the largest vocabulary there is, and beyond them pairs of them. Text is cut greedily."""
+    known = largest_tokenization().vocabulary
+    tokens = list(known.tokens[:size])
+    spelled, rng = set(tokens), random.Random(size)
+    while len(tokens) < size:
+        pair = b"".join(rng.choices(known.tokens, k=2))
+        if pair not in spelled and len(pair) <= MOST_BYTES:
+            spelled.add(pair)
+            tokens.append(pair)
+    numbers = {data: number for number, data in enumerate(tokens) if data}
+    longest = max(map(len, numbers))
+
+    def encode(text: str) -> list[int]:
+        data, found = text.encode(), list[int]()
+        while data:
+            piece = next(data[:length] for length in range(min(longest, len(data)), 0, -1) if data[:length] in numbers)
+            found.append(numbers[piece])
+            data = data[len(piece) :]
+        return found
+
+    return Tokenization(f"{size} tokens", Vocabulary(tokens, {}, known.eos, encode), encode)
 
 
 def demo_tokenization() -> Tokenization:

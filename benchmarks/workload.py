@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from routine_grammar.routine.model import AnyKey, Branch, Literal, Routine, Sour
 from routine_grammar.routine.tools import Tool
 
 SEED = 4
-PLAIN = "medium, plain strings"
+PLAIN = "{}, plain strings"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -43,6 +43,8 @@ SIZES: Mapping[str, Size] = {
 }
 XL = "xl"
 COMPILED: Mapping[str, Size] = {**SIZES, XL: Size(100, (3, 6), 200)}  # too many to be told a model of
+
+QUICK = ("small", "medium")
 
 # Kinds of parameters with their weights: mostly references to what is known, as in written procedures.
 KINDS = {"key": 7, "enum": 3, "string": 3, "integer": 2, "boolean": 2, "number": 1, "strings": 1}
@@ -122,10 +124,10 @@ class Case:
         return replace(self, name=name, grammar=_with_leaves(self.grammar, {"STRING": EXACT.string}))
 
 
-def make_cases(samples: int, seed: int = SEED) -> list[Case]:
-    """All cases; raises `ValueError` where a text is on the wrong side of its grammar."""
-    cases = {size: make_case(size, samples, seed) for size in COMPILED}
-    return [*cases.values(), cases["medium"].plain(PLAIN)]
+def make_cases(samples: int, sizes: Iterable[str] = COMPILED, seed: int = SEED) -> list[Case]:
+    """The cases of some sizes, and these with plain strings; raises `ValueError` where a text is on the wrong side."""
+    cases = {size: make_case(size, samples, seed) for size in sizes}
+    return [*cases.values(), *(case.plain(PLAIN.format(size)) for size, case in cases.items())]
 
 
 def make_bounded_case(size: str | Size, samples: int, seed: int = SEED) -> Case:
@@ -189,10 +191,12 @@ def _at_least(count: int, names: list[str]) -> list[str]:
 
 def _draw_parameters(size: Size, rng: random.Random) -> list[Parameter]:
     """Parameters of a tool; in a turn of few tools a key comes first and a string last, so that no turn lacks them."""
-    names = rng.sample(FIELDS, rng.randint(*size.parameters))
+    count = rng.randint(*size.parameters)
+    names = rng.sample(_at_least(count, list(FIELDS)), count)
     kinds = rng.choices(list(KINDS), list(KINDS.values()), k=len(names))
     if size.tools <= 3:
-        kinds[0], kinds[-1] = "key", "string"
+        kinds[-1] = "string"
+        kinds[0] = "key"
     return [
         Parameter(name, kind, place == 0 or rng.random() < 0.7, rng.choice(CHOICES) if kind == "enum" else ())
         for place, (name, kind) in enumerate(zip(names, kinds, strict=True))

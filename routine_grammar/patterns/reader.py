@@ -60,6 +60,7 @@ def read_whole(text: str, flags: str = "") -> Pattern:
     return reader.followed(pattern, EMPTY)
 
 
+@lru_cache(maxsize=512)
 def read_terminal(text: str, flags: str = "") -> Pattern:
     """What a terminal of a larger grammar matches: as `read_whole`, but it may look ahead as far as it reads itself.
 

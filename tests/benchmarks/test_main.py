@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import importlib.util
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import host_report
 from benchmarks.__main__ import RESULTS, main
-from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, XGRAMMAR
+from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, OURS_LARK, OURS_TREE, XGRAMMAR
 from benchmarks.compare import compare
+from benchmarks.compile_and_mask import DisagreementError
+from benchmarks.newest import NEWEST, newest_peers
 from benchmarks.report import PAGE, Aim, page
 from benchmarks.results import Measurement, describe_run, make_table, quantiles, read_csv, write_csv
-from benchmarks.workload import COMPILED, PLAIN, SIZES
+from benchmarks.vocabularies import demo_tokenization, sized_tokenization
+from benchmarks.workload import PLAIN, QUICK, SIZES, make_cases
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -27,20 +33,23 @@ def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 @pytest.mark.filterwarnings("ignore")
 def test_a_quick_run_times_every_arm_in_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    assert main(["compile", "masks", "--quick", "--output", str(tmp_path)]) == 0
-    file, masks = sorted(tmp_path.iterdir())
+    assert main(["compile", "masks", "--quick", "--output", str(tmp_path), "--newest", str(tmp_path / "none")]) == 0
+    file, masks, scaled, picture = sorted(tmp_path.iterdir())
     header, rows = read(file)
-    assert (file.name, masks.name) == (f"{header['date']}_compile.csv", f"{header['date']}_masks.csv")
+    names = [f"{header['date']}_{kind}.csv" for kind in ("compile", "masks", "scaling")]
+    assert [file.name, masks.name, scaled.name, picture.name] == [*names, "host.svg"]
     assert {"processor", "versions", "commit", "seed", "vocabulary", "load"} <= header.keys()
     peers = {name for name in (LLGUIDANCE, XGRAMMAR) if importlib.util.find_spec(name)}
+    cases = [*QUICK, *map(PLAIN.format, QUICK)]
     assert {(row["case"], row["arm"]) for row in rows} == {
-        *((case, arm) for case in (*COMPILED, PLAIN) for arm in {OURS, OURS_COLD} | peers),
+        *((case, arm) for case in cases for arm in {OURS, OURS_COLD, OURS_TREE, OURS_LARK} | peers),
         ("restart", OURS),
     }
     of_masks = read(masks)[1]
-    assert {(row["case"], row["arm"]) for row in of_masks} == {
-        (case, arm) for case in (*COMPILED, PLAIN) for arm in {OURS} | peers
-    }
+    assert {(row["case"], row["arm"]) for row in of_masks} == {(case, arm) for case in cases for arm in {OURS} | peers}
+    assert {row["case"].split()[1] for row in read(scaled)[1]} == {"tools", "parameters", "keys", "characters"}
+    drawn = picture.read_text(encoding="utf-8")
+    assert all(text in drawn for text in ("whole call, plain strings", "Growth: keys", "a mask of 64", "llguidance"))
     assert {row["metric"] for row in of_masks} >= {"one mask", "a mask of 64", "a token taken of 64"}
     for row in (*rows, *of_masks):
         assert 0 < float(row["low"]) <= float(row["middle"]) <= float(row["high"])
@@ -97,14 +106,47 @@ def test_the_pictures_are_those_of_the_newest_results(tmp_path: Path) -> None:
     for file in RESULTS.glob("*.csv"):
         shutil.copy(file, tmp_path)
     assert main(["plot", "--output", str(tmp_path)]) == 0
-    for name in ("benchmark.svg", "serve.svg"):
+    for name in ("benchmark.svg", "serve.svg", "host.svg"):
         drawn, kept = (re.findall("<text[^>]*>([^<]*)</text>", (folder / name).read_text()) for folder in (tmp_path, RESULTS))
         assert len(drawn) > 20
         assert drawn == kept, "run `python -m benchmarks plot` and commit what it draws"
 
 
-def test_the_page_is_of_the_newest_results() -> None:
-    assert page(RESULTS) == PAGE.read_text(encoding="utf-8"), "run `python -m benchmarks report` and commit what it writes"
+def test_the_pages_are_of_the_newest_results() -> None:
+    again = "run `python -m benchmarks report` and commit what it writes"
+    assert page(RESULTS) == PAGE.read_text(encoding="utf-8"), again
+    assert host_report.page(RESULTS) == host_report.PAGE.read_text(encoding="utf-8"), again
+    readme = host_report.README.read_text(encoding="utf-8")
+    assert host_report.with_figures(readme, RESULTS) == readme, again
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peers_of_another_folder_take_their_turns() -> None:
+    """Here the installed ones stand for others."""
+    folder = Path(importlib.import_module("llguidance").__file__ or "").parents[1]
+    tokenization, cases = demo_tokenization(), make_cases(2, ("small",))
+    with newest_peers(folder, tokenization, cases, large=False) as newest:
+        assert newest is not None
+        assert newest.versions == {name: importlib.metadata.version(name) for name in (LLGUIDANCE, XGRAMMAR)}
+        newest.check(cases[0])
+        found = newest.measure_round(cases[0], 1)
+        assert set(found) == {NEWEST.format(LLGUIDANCE), NEWEST.format(XGRAMMAR)}
+        assert all(0 < times.compile_s < times.whole_s for each in found.values() for times in each)
+    wrong = replace(cases[0], samples=(*cases[0].samples, "no call"))
+    with newest_peers(folder, tokenization, [wrong], large=False) as newest:
+        assert newest is not None
+        with pytest.raises(DisagreementError, match="llguidance, newest refuses a sample"):
+            newest.check(wrong)
+    with newest_peers(folder / "none", tokenization, cases, large=False) as newest:
+        assert newest is None
+
+
+def test_vocabularies_of_any_size_spell_any_text() -> None:
+    for size in (2_000, 200_000):
+        sized = sized_tokenization(size)
+        assert sized.vocabulary.size == size
+        text = 'naïve 東京 {"a": 1} 🙂'
+        assert b"".join(sized.vocabulary.tokens[token] for token in sized.encode(text)).decode() == text
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def test_the_same_seed_draws_the_same_cases(cases: list[Case]) -> None:
 
 
 def test_cases_have_the_sizes_they_claim(cases: list[Case]) -> None:
-    assert [case.name for case in cases] == [*COMPILED, PLAIN]
-    for case in cases[:-1]:
+    assert [case.name for case in cases] == [*COMPILED, *map(PLAIN.format, COMPILED)]
+    for case in cases[: len(COMPILED)]:
         lark = case.grammar.lark
         size = COMPILED[case.name]
         assert lark.count('TOOL_CALL_MARKER "\\n') == size.tools
@@ -44,7 +44,7 @@ def test_samples_are_on_their_side_of_the_turn(size: str, seed: int) -> None:
 
 
 def test_a_plain_string_may_spell_a_marker(cases: list[Case]) -> None:
-    medium, plain = cases[1], cases[-1]
+    medium, plain = cases[1], cases[1 + len(COMPILED)]
     sample = next(text for text in make_case("medium", 20).samples if '."' in text)
     spoiled = sample.replace('."', '.</tool_call>"')
     assert [case.grammar.accepts(sample) for case in (medium, plain)] == [True, True]
