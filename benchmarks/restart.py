@@ -45,8 +45,10 @@ def main() -> None:
     lap("torch imported")
     from routine_grammar.automaton.automaton import Automaton
     from routine_grammar.grammar.payload import load_program
+    from routine_grammar.grammar.usual import usual_terminals
     from routine_grammar.masks.distinct import rows_of
     from routine_grammar.masks.matcher import Matcher
+    from routine_grammar.masks.stored import make_ready
     from routine_grammar.masks.vocabulary import Vocabulary
     from routine_grammar.warm_up import warm_up
 
@@ -58,8 +60,8 @@ def main() -> None:
     given = (largest_tokenization if "--large" in sys.argv else demo_tokenization)().vocabulary
     begin = perf_counter()  # how the tokenizer itself is loaded is not ours
     vocabulary = Vocabulary(given.tokens, given.special, given.eos, given.encode)
-    _ = vocabulary.trie, vocabulary.blob, vocabulary.offsets
-    lap("tokens made ready")
+    make_ready(vocabulary, usual_terminals())
+    lap("rows of the vocabulary read")
     Matcher(rows_of(Automaton(load_program(payload), vocabulary.special), vocabulary)).row()
     lap("first mask")
     print(json.dumps(took))

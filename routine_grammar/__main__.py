@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--as", dest="form", choices=("mermaid", "svg"), default="mermaid", help="default: %(default)s")
     show.set_defaults(command=_show)
     prepare = commands.add_parser("prepare", help="compile machine code, once for an installation", allow_abbrev=False)
+    prepare.add_argument("model", metavar="MODEL", nargs="?", help="make the rows of its vocabulary too")
     prepare.set_defaults(command=_prepare)
     return parser
 
@@ -264,10 +265,14 @@ async def _tools_of_servers(config: Path, record: Path | None) -> tuple[Tool, ..
         return servers.tools
 
 
-def _prepare(_: argparse.Namespace) -> int:
+def _prepare(options: argparse.Namespace) -> int:
     from routine_grammar.warm_up import warm_up
 
     print(f"machine code is in {warm_up()}")
+    if options.model is not None:
+        from routine_grammar.engines.vllm.grammars import prepare_model
+
+        print(f"rows of its vocabulary are in {prepare_model(options.model)}")
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from routine_grammar.__main__ import main
 from routine_grammar.demo.catalogue import demo_folder, demo_routines
 from routine_grammar.jit import is_complete
+from routine_grammar.masks import stored
 from routine_grammar.routine import Routine, to_yaml
 
 TOOLS = str(demo_folder() / "tools.json")
@@ -290,6 +291,20 @@ def test_lark_at_a_position_has_every_way_whichever_keys_are_live(capsys: Captur
     assert all(tool in inside for tool in ("note", "ask", "read_page", "post"))
     assert main(["lark", *listed, "1"]) == 0
     assert "post" in capsys.readouterr().out  # the way of an empty list
+
+
+def test_the_rows_of_a_model_are_prepared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from routine_grammar.demo.model import demo_model_path
+
+    monkeypatch.setattr(stored, "own_folder", lambda: tmp_path)
+    assert main(["prepare", str(demo_model_path())]) == 0
+    (file,) = (tmp_path / "rows").iterdir()
+    assert f"rows of its vocabulary are in {file}" in capsys.readouterr().out
+    assert main(["prepare", str(tmp_path / "none")]) == 2
+    assert "has no tokenizer that can be loaded" in capsys.readouterr().err
 
 
 def test_machine_code_is_prepared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,7 @@ class LeafLibrary:
         )
         self.size = 0
         self._starts: dict[Terminal, int] = {}
+        self._counts_of: dict[Terminal, int] = {}
         self._leaves: dict[JsonString, tuple[int, Counting] | None] = {}
         self._pseudo_numbers: dict[tuple[int, int, int], int] = {}
         self._bounds_numbers: dict[tuple[int, ...], int] = {}
@@ -138,9 +139,23 @@ class LeafLibrary:
             if terminal not in self._starts:
                 if automaton is not None:
                     start = self._append(automaton, is_string=isinstance(terminal, JsonString))
+                    self._counts_of[terminal] = len(automaton.table)
                 assert start is not None
                 self._starts[terminal] = start
             return self._starts[terminal]
+
+    def adopt(self, terminal: Terminal, automaton: LeafAutomaton) -> int:
+        """The start state of a terminal whose automaton was compiled earlier, by the same code."""
+        with self._lock:
+            if terminal not in self._starts:
+                self._starts[terminal] = self._append(automaton, is_string=isinstance(terminal, JsonString))
+                self._counts_of[terminal] = len(automaton.table)
+            return self._starts[terminal]
+
+    def count(self, terminal: Terminal) -> int:
+        """How many states a terminal has that is not counted, from its start on."""
+        self.start(terminal)
+        return self._counts_of[terminal]
 
     def next(self, state: int, byte: int) -> int:
         """The state after a byte, DEAD or RETURN."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton.compiling import LeafAutomaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, STACK
 from routine_grammar.automaton.tables import Addresses, Handle
+from routine_grammar.grammar.terminals import Terminal
 from routine_grammar.kept import Kept
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
@@ -30,6 +32,7 @@ MAX_ENDS = 256  # sets of tokens that end a text, kept for requests to come
 
 _MAKING = threading.Lock()
 _ROWS = "_rows"  # where a vocabulary has the rows that were made for it last
+_STORED = "_stored"  # and those that it began with
 
 
 class LeafRow:
@@ -137,6 +140,15 @@ class Reach:
         return Reach(self.tokens[kept], self.needed[kept], self._words, self.ends)
 
 
+class Stored(NamedTuple):
+    """A vocabulary's trie, the automata of some terminals, and the rows of all their states, by number in one row."""
+
+    trie: Trie
+    terminals: tuple[Terminal, ...]
+    automata: tuple[LeafAutomaton, ...]
+    row: Callable[[int], LeafRow]
+
+
 class VocabularyRows:
     """A vocabulary with what is computed once for it: rows of leaf states. Safe to use from several threads.
 
@@ -159,6 +171,7 @@ class VocabularyRows:
         self.frame = self._framed()
         self._uncounted = np.zeros(vocabulary.size, np.int32)  # how many characters exits complete that are not counted
         self._ends: dict[frozenset[int], Ends] = {}
+        self._given: dict[int, tuple[Stored, int]] = {}  # leaf states whose rows were made earlier
         self._singles: dict[int, Row] = {}
 
     def _framed(self) -> npt.NDArray[np.int64]:
@@ -185,7 +198,21 @@ class VocabularyRows:
             known: VocabularyRows | None = vocabulary.__dict__.get(_ROWS)
             if known is None or known.library is not library:
                 known = vocabulary.__dict__[_ROWS] = cls(vocabulary, library)
+                if (stored := vocabulary.__dict__.get(_STORED)) is not None:
+                    known._take(stored)
             return known
+
+    def adopt(self, stored: Stored) -> None:
+        """Take rows that were made earlier, and keep them for libraries to come."""
+        self.vocabulary.__dict__[_STORED] = stored
+        self._take(stored)
+
+    def _take(self, stored: Stored) -> None:
+        number = 0
+        for terminal, automaton in zip(stored.terminals, stored.automata, strict=True):
+            start, count = self.library.adopt(terminal, automaton), len(automaton.table)
+            self._given |= {start + state: (stored, number + state) for state in range(count)}
+            number += count
 
     @property
     def nbytes(self) -> int:
@@ -214,7 +241,13 @@ class VocabularyRows:
     def leaf_row(self, state: int, t: Handle) -> LeafRow:
         """The leaf row of a leaf state, made on first use."""
         with self.lock:
-            return self._leaf_rows.get(state) or self._leaf_rows.put(state, self._make(state, t))
+            return self._leaf_rows.get(state) or self._leaf_rows.put(state, self._new_leaf_row(state, t))
+
+    def _new_leaf_row(self, state: int, t: Handle) -> LeafRow:
+        if state in self._given:
+            stored, number = self._given[state]
+            return stored.row(number)
+        return self._make(state, t)
 
     def counted_row(self, state: int, t: Handle) -> CountedRow:
         """The counts of a state of a counted leaf, made on first use."""

@@ -11,6 +11,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from routine_grammar.automaton.automaton import Automaton
@@ -18,8 +19,10 @@ from routine_grammar.automaton.distinct import require_enough
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.payload import load_program
+from routine_grammar.grammar.usual import usual_terminals
 from routine_grammar.masks.distinct import AnyRows, rows_of
 from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.stored import make_ready as store_rows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.warm_up import warm_up
 
@@ -111,4 +114,22 @@ def make_ready(tokenizer: Any) -> None:
         vocabulary = CompiledGrammars.of(tokenizer).vocabulary
         if vocabulary.encode is not None:
             vocabulary.encode("")
-        _ = vocabulary.trie, vocabulary.blob, vocabulary.offsets, vocabulary.longest
+        rows_file(vocabulary)
+
+
+def rows_file(vocabulary: Vocabulary) -> Path:
+    """Have the rows of usual terminals ready for a vocabulary; returns the file that keeps them, or would."""
+    return store_rows(vocabulary, usual_terminals())
+
+
+def prepare_model(name: str) -> Path:
+    """As `rows_file`, for the tokenizer of a model, a folder or a name. Raises `VocabularyError` where it can't be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise VocabularyError(
+            f"model {name!r} has no tokenizer that can be loaded: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return rows_file(Vocabulary.from_tokenizer(tokenizer))
