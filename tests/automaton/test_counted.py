@@ -63,6 +63,7 @@ WORDS = (
     "😀b",
     "\\ud83d",
 )
+MOST_STEPS = 300
 VOCABULARY = byte_vocabulary((*WORDS, "aa"))
 
 
@@ -140,7 +141,9 @@ def test_the_distance_is_that_of_the_string_with_its_length_in_its_states(termin
     base = plain._append(leaf, is_string=True)
     for _ in range(3):
         row, state = automaton.start(), base
-        while state >= 0:
+        for _ in range(MOST_STEPS):  # a string without a bound goes on for long, all of it alike
+            if state < 0:
+                break
             assert automaton.distance(row) == int(plain.distance[state]) + 1
             allowed = automaton.next_bytes(row)
             assert (allowed == (plain.table[state] != -1)).all()
@@ -151,7 +154,7 @@ def test_the_distance_is_that_of_the_string_with_its_length_in_its_states(termin
             after = automaton.after(row, bytes((byte,)))
             assert after is not None
             row, state = after, int(plain.table[state, byte])
-        assert automaton.distance(row) == 1
+        assert state >= 0 or automaton.distance(row) == 1
 
 
 def grammar_around(terminal: JsonString) -> Grammar:
