@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from routine_grammar.automaton.step import HEAD, STACK, Configuration
+from routine_grammar.automaton.step import HEAD, STACK
 from routine_grammar.masks import walks
 from routine_grammar.masks.leaf_rows import VocabularyRows
 
@@ -18,15 +18,13 @@ _SIZE = HEAD + STACK
 class Frame:
     """The arrays of a vocabulary's rows, and the symbols of one automaton. Used by one thread at a time.
 
-    `given` and `after` are configurations, the others what the last walk left: the `key` of the configuration after a token,
-    or the `packed` words of a row and whether the text `ends`.
+    It is given the key of a configuration; what else it has the last walk left: the `key`, `state` and `bounds` of the
+    configuration after a token, or the `packed` words of a row and whether the text `ends`.
     """
 
     def __init__(self, rows: VocabularyRows, symbols: Sequence[int]) -> None:
         block = np.zeros(2 * _SIZE + 2 + len(symbols), np.int32)
         block[2 * _SIZE + 2 :] = symbols
-        self.given: Configuration = block[:_SIZE]
-        self.after: Configuration = block[_SIZE : 2 * _SIZE]
         self._words = memoryview(block)  # type: ignore[arg-type]
         self._bytes = self._words.cast("B")
         self._scratch = rows.scratch[1]
@@ -38,6 +36,20 @@ class Frame:
         ]
         self._frame[walks.SYMBOL_COUNT] = len(symbols)
         self.address = int(self._frame.ctypes.data)
+
+    def give(self, key: bytes) -> None:
+        """Have the next walk begin at the configuration of a key: what stands behind its stack does not count."""
+        self._bytes[: len(key)] = key
+
+    @property
+    def state(self) -> int:
+        """The state after a token."""
+        return self._words[_SIZE]
+
+    @property
+    def bounds(self) -> int:
+        """The bounds on a count there, if there is one."""
+        return self._words[_SIZE + 3]
 
     @property
     def key(self) -> bytes:

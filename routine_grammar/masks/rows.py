@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from routine_grammar.automaton import step as stepping
 from routine_grammar.automaton.automaton import Automaton
-from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, RETURN, SKELETON, Configuration
+from routine_grammar.automaton.step import DEAD, HEAD, NO_BOUNDS, RETURN, SKELETON, STACK, Configuration
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
@@ -52,20 +52,31 @@ class Group(NamedTuple):
 class Place:
     """A configuration, and what is known of it by now: its `row`, and where its tokens lead.
 
-    `key` is the same for equal configurations. `fewest` tokens suffice to end the text; `runs` are the forced tokens from here
-    on, by the text before them, and `is_free` says that there are none whatever that is.
+    `key` is its words, as far as they count: the same for equal configurations; `state` and `bounds` are two of them. `fewest`
+    tokens suffice to end the text; `runs` are the forced tokens from here on, by the text before them, and `is_free` says that
+    there are none whatever that is.
     """
 
-    __slots__ = ("after", "configuration", "fewest", "is_free", "key", "row", "runs")
+    __slots__ = ("_configuration", "after", "bounds", "fewest", "is_free", "key", "row", "runs", "state")
 
-    def __init__(self, configuration: Configuration, key: bytes) -> None:
-        self.configuration = configuration
+    def __init__(self, key: bytes, state: int, bounds: int) -> None:
+        self._configuration: Configuration | None = None
         self.key = key
+        self.state = state
+        self.bounds = bounds
         self.row: Row | None = None
         self.after: dict[int, Place] = {}
         self.fewest: int | None = None
         self.runs: dict[str, Run] = {}
         self.is_free = False
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration, not to be written to."""
+        if self._configuration is None:
+            self._configuration = np.zeros(HEAD + STACK, np.int32)
+            self._configuration[: len(self.key) // 4] = np.frombuffer(self.key, np.int32)
+        return self._configuration
 
 
 class TokenRows:
@@ -82,7 +93,7 @@ class TokenRows:
         self.symbol_tokens = [rows.vocabulary.special[symbol] for symbol in automaton.symbols]
         self._handle = automaton.handle
         self._frame = Frame(rows, self.symbol_tokens)
-        self._leaf_rows: dict[int, LeafRow] = {}
+        self._leaf_rows: dict[int, tuple[LeafRow, bool]] = {}
         self._kept = 0
 
     def start(self) -> Place:
@@ -92,16 +103,16 @@ class TokenRows:
     def place(self, configuration: Configuration) -> Place:
         """The place of a configuration, which then is the place's own."""
         key = _key(configuration)
-        return self._places.get(key) or self._new_place(configuration, key)
+        return self._places.get(key) or self._new_place(key, int(configuration[0]), int(configuration[3]))
 
-    def _new_place(self, configuration: Configuration, key: bytes) -> Place:
+    def _new_place(self, key: bytes, state: int, bounds: int) -> Place:
         if len(self._places) >= MAX_PLACES:  # sequences keep those that they are at
             self._places.clear()
             self._rows.clear()
             self._leaf_rows.clear()
             self._kept = 0
         self._kept += _PLACE_BYTES
-        return self._places.setdefault(key, Place(configuration, key))
+        return self._places.setdefault(key, Place(key, state, bounds))
 
     @property
     def nbytes(self) -> int:
@@ -118,24 +129,28 @@ class TokenRows:
 
     def row(self, place: Place) -> Row:
         """The tokens allowed at a place."""
-        row = place.row
+        if place.row is None:
+            place.row = self._counted_row(place) if place.bounds else self._new_row(place)
+        return place.row
+
+    def _new_row(self, place: Place) -> Row:
+        with self.shared.lock:
+            row = self._make(place)
+        self._kept += _ROW_BYTES + 2 * row.packed.nbytes
+        return row
+
+    def _counted_row(self, place: Place) -> Row:
+        """The row of a place in a counted leaf, which others may have too."""
+        key = self._row_key(place)
+        row = self._rows.get(key)
         if row is None:
-            key = self._row_key(place)
-            row = self._rows.get(key)
-            if row is None:
-                with self.shared.lock:
-                    row = self._rows[key] = self._make(place.configuration)
-                    self._kept += _ROW_BYTES + 2 * row.packed.nbytes
-                    if row.base is not None and place.configuration[3]:
-                        self._kept += row.base.nbytes
-            place.row = row
+            row = self._rows[key] = self._new_row(place)
+            self._kept += 0 if row.base is None else row.base.nbytes
         return row
 
     def _row_key(self, place: Place) -> bytes:
         """What a row depends on: of a count no more than tells which tokens of the vocabulary pass a bound."""
         configuration = place.configuration
-        if not configuration[3]:
-            return place.key
         low, high = self._left(configuration)
         most = self.shared.counted_row(int(configuration[0]), self.automaton.handle).most
         if self._is_tight(low, high, most):
@@ -236,11 +251,11 @@ class TokenRows:
     def _after_bytes(self, place: Place, token_id: int) -> Place | None:
         frame, skeleton = self._frame, self.automaton.skeleton
         with skeleton.lock:
-            frame.given[:] = place.configuration
+            frame.give(place.key)
             while asked := walks.take_token(self._handle, frame.address, token_id):
                 skeleton.provide(asked)
             key = frame.key
-            return self._places.get(key) or (self._new_place(frame.after.copy(), key) if key else None)
+            return self._places.get(key) or (self._new_place(key, frame.state, frame.bounds) if key else None)
 
     def symbol_of(self, token_id: int) -> str | None:
         """The symbol of the automaton that a token is, if it is one."""
@@ -320,55 +335,55 @@ class TokenRows:
         parts = np.split(tokens[order], np.cumsum(np.bincount(groups[tokens], minlength=used))[:-1]) if used else []
         return [Group(part, lead.copy()) for part, lead in zip(parts, leads[:used], strict=True)]
 
-    def _make(self, configuration: Configuration) -> Row:
-        state, t = int(configuration[0]), self.automaton.handle
-        if state >= SKELETON:
-            return self._collect(configuration, None)
-        if configuration[3]:
-            return self._counted(configuration, t)
-        leaf = self._leaf_row(state, t)
-        row = self._collect(configuration, leaf.base, leaf.handle, beneath=leaf.beneath)
-        if not self.shared.library.accepting[state]:
+    def _make(self, place: Place) -> Row:
+        if place.state >= SKELETON:
+            return self._collect(place.key, None)
+        if place.bounds:
+            return self._counted(place)
+        leaf, is_accepting = self._leaf_row(place.state)
+        row = self._collect(place.key, leaf.base, leaf.handle, beneath=leaf.beneath)
+        if not is_accepting:
             return row
-        beside = self.row(self.place(self._returned(configuration)))
+        beside = self.row(self.place(self._returned(place.configuration)))
         return Row.of(leaf.base, np.concatenate([Row(None, row.packed, False).allowed, beside.allowed]), row.ends)
 
-    def _leaf_row(self, state: int, t: Handle) -> LeafRow:
-        """The leaf row of a leaf state; what a grammar's rows stand on is kept with them."""
-        leaf = self._leaf_rows.get(state)
-        if leaf is None:
-            leaf = self._leaf_rows[state] = self.shared.leaf_row(state, t)
-            self._kept += leaf.nbytes
-        return leaf
+    def _leaf_row(self, state: int) -> tuple[LeafRow, bool]:
+        """The leaf row of a leaf state, and whether the leaf may end there: kept, as rows stand on it."""
+        known = self._leaf_rows.get(state)
+        if known is None:
+            row = self.shared.leaf_row(state, self._handle)
+            known = self._leaf_rows[state] = row, bool(self.shared.library.accepting[state])
+            self._kept += row.nbytes
+        return known
 
-    def _counted(self, configuration: Configuration, t: Handle) -> Row:
+    def _counted(self, place: Place) -> Row:
         """The row inside a leaf whose characters are counted."""
-        state = int(configuration[0])
-        low, high = self._left(configuration)
+        state, t = place.state, self._handle
+        low, high = self._left(place.configuration)
         leaf, counted = self.shared.leaf_row(state, t), self.shared.counted_row(state, t)
         if self._is_tight(low, high, counted.most):
-            return self._collect(configuration, None)
+            return self._collect(place.key, None)
         base = leaf.base
         if low > 0 or counted.most > high:
             base = np.zeros_like(leaf.base)
             ends = counted.closing[(counted.closing_counts >= low) & (counted.closing_counts <= high)]
             set_bits(base, counted.staying[: int(np.searchsorted(counted.needs, high, side="right"))])
             set_bits(base, ends)
-        return self._collect(configuration, base, counted.addresses.handle, low, high)
+        return self._collect(place.key, base, counted.addresses.handle, low, high)
 
     def _collect(
         self,
-        configuration: Configuration,
+        key: bytes,
         base: Bitmap | None,
         exits: Handle = 0,
         low: int = 0,
         high: int = NO_BOUNDS,
         beneath: Ids | None = None,
     ) -> Row:
-        """The row of a configuration, its base given: with the tokens that leave a leaf, where it is in one and has `exits`."""
+        """The row of the configuration of a key, its base given; where it is in a leaf, with the tokens of `exits`."""
         frame, skeleton = self._frame, self.automaton.skeleton
         with skeleton.lock:
-            frame.given[:] = configuration
+            frame.give(key)
             while asked := walks.collect(self._handle, frame.address, exits, low, high):
                 skeleton.provide(asked)
             return Row(base, frame.packed, frame.ends, beneath)
