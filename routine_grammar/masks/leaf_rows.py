@@ -187,7 +187,8 @@ class VocabularyRows:
             assert array.flags.c_contiguous
             frame[place] = array.ctypes.data
         frame[walks.DEPTH], frame[walks.WIDTH] = len(self.rows), self.scratch.shape[1]
-        frame[walks.TRIE] = self.vocabulary.trie.handle
+        self._trie = self.vocabulary.trie  # which has to live as long
+        frame[walks.TRIE] = self._trie.handle
         return frame
 
     @classmethod
@@ -201,6 +202,11 @@ class VocabularyRows:
                 if (stored := vocabulary.__dict__.get(_STORED)) is not None:
                     known._take(stored)
             return known
+
+    @staticmethod
+    def has_stored(vocabulary: Vocabulary) -> bool:
+        """Whether a vocabulary has taken rows that were made earlier."""
+        return _STORED in vocabulary.__dict__
 
     def adopt(self, stored: Stored) -> None:
         """Take rows that were made earlier, and keep them for libraries to come."""

@@ -20,11 +20,6 @@ from routine_grammar.masks.rows import Run
 _Step = tuple[AnyPlace, int | None, Run | None, int]
 
 
-def _behind(run: Run, place: int) -> _Step:
-    """Where a sequence stands after a token of a run; behind its last one no run is known yet."""
-    return run.after[place], run.tokens[place], run if place + 1 < len(run.tokens) else None, place + 1
-
-
 class Matcher:
     """Follows one sequence. `budget` is how many tokens it may have in all; None: as many as it likes.
 
@@ -92,11 +87,15 @@ class Matcher:
         Raises `VocabularyError` for an id outside the vocabulary. The budget is not checked here: a token over it is an
         engine's doing, and legal text.
         """
-        place, _, run, taken = self._history[-1]
+        place, _, run, _ = self._history[-1]
         known = place.after.get(token_id)
         if known is not None and run is None and token_id not in self._ends and self._finished_at is None:
             self._history.append((known, token_id, None, 0))  # nearly always
             return True
+        return self._advance(token_id)
+
+    def _advance(self, token_id: int) -> bool:
+        place, _, run, taken = self._history[-1]
         if not 0 <= token_id < self.size:
             raise VocabularyError(f"token id {token_id} is outside the vocabulary of {self.size} tokens")
         if self.finished:
@@ -108,7 +107,7 @@ class Matcher:
             self._history.append((place, None, None, 0))
             return True
         if run is not None and taken < len(run.tokens) and run.tokens[taken] == token_id:
-            self._history.append(_behind(run, taken))
+            self._history.append(run.steps[taken])
             return True
         after = self._rows.after(place, token_id)
         if after is None:
@@ -118,8 +117,18 @@ class Matcher:
 
     def advance_all(self, token_ids: Sequence[int]) -> bool:
         """Take these tokens; False, and nothing changes, where one is not allowed. Raises as `advance` does."""
-        if len(token_ids) == 1:
-            return self.advance(token_ids[0])
+        if len(token_ids) == 1:  # as `advance`, without its call: an engine asks so for every token of every sequence
+            token_id = token_ids[0]
+            place, _, run, taken = self._history[-1]
+            if token_id not in self._ends and self._finished_at is None:
+                if run is None:
+                    if (known := place.after.get(token_id)) is not None:
+                        self._history.append((known, token_id, None, 0))
+                        return True
+                elif taken < len(run.steps) and (step := run.steps[taken])[1] == token_id:
+                    self._history.append(step)
+                    return True
+            return self._advance(token_id)
         before = self.tokens
         self._advance_in_run(token_ids)
         is_allowed = False
@@ -137,7 +146,7 @@ class Matcher:
             return
         end = min(taken + len(token_ids), len(run.tokens))
         if run.tokens[taken:end] == tuple(token_ids[: end - taken]) and self._ends.isdisjoint(run.tokens[taken:end]):
-            self._history += [_behind(run, place) for place in range(taken, end)]
+            self._history += run.steps[taken:end]
 
     def rollback(self, count: int) -> None:
         """Undo the last `count` tokens."""
@@ -181,6 +190,18 @@ class Matcher:
         if len(self._ending.within):
             reach = reach.without(self._ending.within)
         return reach.row(left).whole(self._ending)
+
+    def next_row(self) -> Row | None:
+        """As `row`, and None where the text is over: for engines, which ask so for every token of every sequence."""
+        place, _, run, taken = self._history[-1]
+        if self._finished_at is not None:
+            return None
+        if len(self._history) <= self._free_until:
+            if run is None and (place.is_free or not self._canonical):
+                return self._rows.row(place).whole(self._ending)
+            if run is not None and self._canonical and taken < len(run.tokens) and run.tokens[taken] not in self._ends:
+                return self._rows.shared.single(run.tokens[taken])
+        return self.row()
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:
         """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""

@@ -123,7 +123,7 @@ class RowBuffer:
         every = self._every
         held = [every if row is None else row for row in rows]
         count = len(held)
-        wanted = np.array([row.address for row in held], np.int64)
+        wanted = np.array([row._address or row.address for row in held], np.int64)
         packing.write_rows(self._data, self.lines.shape[1], wanted, self._written)
         self._held[:count] = held
         return self.lines[:count]

@@ -30,12 +30,23 @@ MAX_PLACES = 4096  # of a grammar, kept for sequences to come
 _PLACE_BYTES, _ROW_BYTES = 700, 500  # about what each takes beside its words
 
 
-class Run(NamedTuple):
-    """Forced tokens, where each leads, and whether the text has to end behind them."""
+class Run:
+    """Forced tokens, where each leads, and whether the text has to end behind them.
 
-    tokens: tuple[int, ...]
-    after: tuple[Any, ...]
-    ends: bool
+    `steps` are what a matcher keeps of each: where it leads, the token, the run where it goes on, and how many were taken then.
+    """
+
+    __slots__ = ("after", "ends", "steps", "tokens")
+
+    def __init__(self, tokens: tuple[int, ...], after: tuple[Any, ...], ends: bool) -> None:
+        self.tokens = tokens
+        self.after = after
+        self.ends = ends
+        last = len(tokens) - 1
+        self.steps = tuple(
+            (place, token, self if number < last else None, number + 1)
+            for number, (token, place) in enumerate(zip(tokens, after, strict=True))
+        )
 
 
 _NO_RUN = Run((), (), False)
@@ -53,8 +64,8 @@ class Place:
     """A configuration, and what is known of it by now: its `row`, and where its tokens lead.
 
     `key` is its words, as far as they count: the same for equal configurations; `state` and `bounds` are two of them. `fewest`
-    tokens suffice to end the text; `runs` are the forced tokens from here on, by the text before them, and `is_free` says that
-    there are none whatever that is.
+    tokens suffice to end the text; `runs` are the forced tokens from here on, by the text before them and by the token that it
+    ends in, and `is_free` says that there are none whatever that is.
     """
 
     __slots__ = ("_configuration", "after", "bounds", "fewest", "is_free", "key", "row", "runs", "state")
@@ -67,7 +78,7 @@ class Place:
         self.row: Row | None = None
         self.after: dict[int, Place] = {}
         self.fewest: int | None = None
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str | int | None, Run] = {}
         self.is_free = False
 
     @property
@@ -195,15 +206,17 @@ class TokenRows:
         """
         if place.is_free:
             return _NO_RUN
-        before = text_before(self.vocabulary, token)
-        run = place.runs.get(before)
+        run = place.runs.get(token)
         if run is None:
-            with self.shared.lock:
-                run = self._run(place, before)
+            before = text_before(self.vocabulary, token)
+            run = place.runs.get(before)
+            if run is None:
+                with self.shared.lock:
+                    run = self._run(place, before)
             if run is _NO_RUN:
                 place.is_free = True
             else:
-                place.runs[before] = run
+                place.runs[before] = place.runs[token] = run
         return run
 
     def _run(self, place: Place, before: str) -> Run:

@@ -50,6 +50,8 @@ def make_ready(vocabulary: Vocabulary, terminals: Sequence[Terminal], folder: Pa
     `folder`: where files are, None for that of this package's machine code. Returns where the file is, or would be.
     """
     file = (folder or own_folder() / "rows") / f"{_name(vocabulary, terminals)}.rows"
+    if VocabularyRows.has_stored(vocabulary):
+        return file
     try:
         stored = _read(file, vocabulary)
     except FileNotFoundError:
@@ -58,7 +60,7 @@ def make_ready(vocabulary: Vocabulary, terminals: Sequence[Terminal], folder: Pa
         _LOG.warning("%s is damaged, and made anew: %s", file, error)
         stored = None
     if stored is not None:
-        vocabulary.__dict__["trie"] = stored.trie
+        vocabulary.__dict__.setdefault("trie", stored.trie)  # compiled code may know where another stands by now
         VocabularyRows.shared(vocabulary).adopt(stored)
         return file
     rows = VocabularyRows.shared(vocabulary)

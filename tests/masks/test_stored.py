@@ -69,6 +69,21 @@ def test_what_is_read_is_what_was_made(tmp_path: Path) -> None:
     assert rows_of_leaves(later) == made
 
 
+def test_what_compiled_code_knows_stays_where_it_is(tmp_path: Path) -> None:
+    """A vocabulary may have rows in use as it is made ready, once more too: by every engine of a process."""
+    make_ready(vocabulary(), TERMINALS, tmp_path)
+    over = vocabulary()
+    tree = compile_schema({"type": "string"}).tree
+    rows = TokenRows(Automaton(tree), VocabularyRows.shared(over))
+    matcher, trie = Matcher(rows), over.trie
+    for _ in range(2):
+        make_ready(over, TERMINALS, tmp_path)
+        assert over.trie is trie
+        given = VocabularyRows.shared(over)._given
+        assert given
+    assert [over.tokens[token] for token in matcher.allowed().tolist() if over.tokens[token][:2] == b'"a'] == [b'"a']
+
+
 def test_masks_over_rows_that_were_read_are_the_same(tmp_path: Path) -> None:
     make_ready(vocabulary(), usual_terminals(), tmp_path)
     read, plain = vocabulary(), vocabulary()

@@ -38,7 +38,7 @@ def patch_rows() -> None:
         ) -> Any:
             theirs = self._grammar_bitmask
             if not scheduled_spec_decode_tokens and structured_output_request_ids and theirs is not None:
-                rows = _rows_of(self, [requests[name] for name in structured_output_request_ids])
+                rows = _rows_of(self, requests, structured_output_request_ids)
                 if rows is not None:
                     return _buffer_of(self, *theirs.shape).write(rows)
             return original(self, requests, structured_output_request_ids, scheduled_spec_decode_tokens)
@@ -49,17 +49,22 @@ def patch_rows() -> None:
     replace_method(StructuredOutputManager, "grammar_bitmask", parameters, replacement)
 
 
-def _rows_of(manager: Any, requests: Sequence[Any]) -> list[Row | None] | None:
+def _rows_of(manager: Any, requests: Mapping[str, Any], names: Sequence[str]) -> list[Row | None] | None:
     """The row of each request, None for one that its grammar leaves free in this pass. None where a grammar is not ours."""
-    may_think = manager.reasoner_cls is not None and not manager.enable_in_reasoning
-    rows: list[Row | None] = []
-    for request in requests:
-        grammar = request.structured_output_request.grammar
-        if not hasattr(grammar, "row"):
-            return None
-        is_free = grammar.is_terminated() or (may_think and manager._get_constraint_bounds(request, ()).constraint_start > 0)
-        rows.append(None if is_free else grammar.row())
-    return rows
+    try:  # past the property that waits for what is not compiled yet: that is no grammar of ours, and vLLM's own loop's to tell
+        grammars = [requests[name].structured_output_request._grammar for name in names]
+        asked = [grammar.next_row for grammar in grammars]
+    except AttributeError:
+        return None
+    if manager.reasoner_cls is None or manager.enable_in_reasoning:
+        try:
+            return [next_row() for next_row in asked]
+        except Exception:  # which of them failed, that one tells, and its request alone ends
+            return [grammar.guarded_row() for grammar in grammars]
+    return [
+        next_row() if manager._get_constraint_bounds(requests[name], ()).constraint_start == 0 else None
+        for name, next_row in zip(names, asked, strict=True)
+    ]
 
 
 def _buffer_of(manager: Any, lines: int, words: int) -> RowBuffer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._drafts = True
         self._bitmask: torch.Tensor | None = None
         self._packed: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
+        self.next_row: Callable[[], Row | None] = self._matcher.next_row  # as `guarded_row`, but that it may raise
 
     def bind(self, most_tokens: int, thinking: Any = None, ahead: int = 0) -> None:
         """Follow a request's budget: it may have `most_tokens` output tokens.
@@ -42,6 +43,7 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         tokens may be drafts that it does not count yet as masks are asked for.
         """
         self._most_tokens, self._request, self._ahead = most_tokens, thinking, ahead
+        self.next_row = self._matcher.next_row if thinking is None else self.guarded_row
         if thinking is None:
             self._matcher.limit(most_tokens)
 
@@ -98,6 +100,10 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
             self._failed = True
             return Row.single(self._eos[0])
 
+    def guarded_row(self) -> Row | None:
+        """As `row`, and None where the text is over."""
+        return None if self._matcher.finished else self.row()
+
     def _keep_budget(self) -> None:
         """Tell the matcher how many tokens are left to it, once it is known what the request said before the grammar.
 
@@ -119,5 +125,6 @@ class RoutineGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Begin anew."""
         self._before = -1
         self._matcher = Matcher(self._rows, eos=self._eos, canonical=self._canonical)
+        self.next_row = self._matcher.next_row
         if self._most_tokens is not None:
             self.bind(self._most_tokens, self._request, self._ahead)
