@@ -68,13 +68,12 @@ def figures(folder: Path) -> str:
     first = [compiled.ratio(case, OURS_TREE, FIRST_MASK) for case in cases]
     one, batch, taken = ([masks.of(case, OURS, what) for case in cases] for what in (ONE_MASK, MASK_OF_BATCH, TAKEN_OF_BATCH))
     peers = [min(masks.of(case, peer, MASK_OF_BATCH) for peer in (LLGUIDANCE, XGRAMMAR)) for case in cases]
-    plain = "with plain strings, which peers like best,"
     words = (
         f"On a 2-core CPU, over 131,072 tokens, the first mask comes in {_spread(first)} of the best peer's time from a "
-        f"grammar tree, and a whole call never seen before takes {_spread(whole[:4])} of it ({plain} {_spread(whole[4:])}). "
-        f"In vLLM, at places seen before, one mask takes {_spread(one)} µs, one of a batch of 64 {_spread(batch)} "
-        f"(the better peer's {_spread(peers)}), a token taken {_spread(taken)}: [on the host](docs/speed.md). "
-        f"{_through_servers(folder)}: [through servers](docs/throughput.md)."
+        f"grammar tree, and a whole cold call takes {_spread(whole[:4])} of it (with plain strings {_spread(whole[4:])}). In "
+        f"vLLM, warm, one mask takes {_spread(one)} µs, one of a batch of 64 {_spread(batch)} (the better peer's "
+        f"{_spread(peers)}), a token taken {_spread(taken)}: [on the host](docs/speed.md). {_through_servers(folder)}: "
+        "[through servers](docs/throughput.md)."
     )
     return "\n".join(wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False))
 

@@ -46,6 +46,7 @@ TOLD = (
     ("passes a call", "", "forward passes a call"),
     ("a token p50", "ms", "ms a token"),
 )
+README_ARMS = ("llguidance", "xgrammar", "routine_grammar, no leaf yet", "routine_grammar")
 GROWTH = ("tools", "keys", "Routines")
 
 Run = tuple[dict[str, str], list[Measurement]]
@@ -78,11 +79,10 @@ def draw_host(folder: Path) -> list[Path]:
             axes, lead = next(panels), PLAIN.format("") if plain else ""
             found = [each for each in compiled[1] if each.metric == metric and each.case.endswith(lead)]
             shown = [replace(each, case=each.case.removesuffix(lead)) for each in found]
-            _bars(
-                axes, [each for each in shown if each.case in COMPILED], "ms, logarithmic", f"{metric}{lead}", legend=not plain
-            )
+            shown, is_first = [each for each in shown if each.case in COMPILED], not plain and metric == FIRST_MASK
+            _bars(axes, shown, "ms, logarithmic", f"{metric}{lead}", legend=is_first)
             axes.set_yscale("log")
-            axes.set_ylim(top=100 * axes.get_ylim()[1])
+            axes.set_ylim(top=(1000 if is_first else 2) * axes.get_ylim()[1])
     for metric in (ONE_MASK, MASK_OF_BATCH, TAKEN_OF_BATCH):
         axes = next(panels)
         _bars(axes, [each for each in masks[1] if each.metric == metric and each.case in COMPILED], "µs, logarithmic", metric)
@@ -99,7 +99,7 @@ def draw_host(folder: Path) -> list[Path]:
 def _draw_readme(folder: Path, masks: Run, calls: Run) -> Path:
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    first_masks = [each for each in masks[1] if each.metric == "text to first mask" and each.case in SIZES]
+    first_masks = [each for each in masks[1] if each.metric == FIRST_MASK and each.arm in README_ARMS and each.case in SIZES]
     _bars(left, first_masks, "milliseconds, logarithmic", f"Grammar text to first mask\n{masks[0]['vocabulary']}")
     left.set_yscale("log")
     least, most = (of(each.middle for each in first_masks) for of in (min, max))
@@ -177,9 +177,14 @@ def _lines(axes: Axes, measurements: Sequence[Measurement], axis: str) -> None:
             axes.plot(numbers, [each.middle for each in line], style, marker="o", ms=3, color=COLOURS[arm], label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(min(each.middle for each in measurements) / 3, 10 * max(each.middle for each in measurements))
-    axes.set_xlabel(axis, fontsize=9)
     of_host = any(each.metric == CALL for each in measurements)
+    lowest, highest = (of(each.middle for each in measurements) for of in (min, max))
+    axes.set_ylim(lowest / 3, (50 if of_host else 10) * highest)
+    numbers = sorted({int(each.case.split()[0]) for each in measurements})
+    if numbers[-1] < 100 * numbers[0]:
+        axes.set_xticks(numbers, [f"{number:,}" for number in numbers], fontsize=8)
+        axes.minorticks_off()
+    axes.set_xlabel(axis, fontsize=9)
     _finish(axes, f"ms{'' if of_host else ' to the first token'}, logarithmic", f"Growth: {axis}", legend=True)
 
 
@@ -187,7 +192,8 @@ def _finish(axes: Axes, unit: str, title: str, *, legend: bool) -> None:
     axes.set_ylabel(unit, fontsize=9)
     axes.set_title(title, fontsize=10)
     if legend:
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
+        few = len(axes.get_legend_handles_labels()[1]) < 6
+        axes.legend(fontsize=8 if few else 7, frameon=False, loc="upper left", ncols=1 if few else 2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
