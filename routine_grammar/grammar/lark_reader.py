@@ -44,7 +44,8 @@ MAX_INSTANCES = 1_000  # rules that templates become
 
 @cache
 def _meta_parser() -> Lark:
-    return Lark.open_from_package("lark", "lark.lark", ("grammars",), parser="lalr", propagate_positions=True)
+    # Tokens have their lines; to have trees have them too would double the time.
+    return Lark.open_from_package("lark", "lark.lark", ("grammars",), parser="lalr")
 
 
 def read_lark(text: str, holes: frozenset[str] = frozenset()) -> Grammar:
@@ -269,7 +270,8 @@ def _moved(node: Node, where: str) -> Node:
 
 
 def _line(item: Tree[Token]) -> str:
-    return f"line {item.meta.line}"
+    first = next((token for token in item.scan_values(lambda value: isinstance(value, Token))), None)
+    return f"line {first.line if first is not None else '?'}"
 
 
 def _literal(token: Any) -> Node:
