@@ -99,11 +99,11 @@ def _measure_compile(console: Console, options: argparse.Namespace) -> None:
         measurements = compile_and_mask.measure(tokenization, cases, rounds, advance, newest)
         measurements += parse_times(cases, rounds * samples)
         restarts = restart.measure(cases[1].grammar.payload, samples, large=not options.quick, advance=advance)
-    _measure_scaling(console, options, header, tokenization, rounds)
     token = [measurement for measurement in measurements if measurement.unit == "µs"]
     call = [measurement for measurement in measurements if measurement.unit in ("ms", "KiB")]
     tables = {"Compile, and a whole call": call, "A token": token, "From a new process to the first mask": restarts}
     _report(console, options.output, "compile", header, tables)
+    _measure_scaling(console, options, header, tokenization, rounds)
 
 
 def _measure_scaling(
