@@ -175,8 +175,9 @@ class Watch:
             row = self._automaton.after(place.row, data[number : number + 1])
             after = None if row is None else self.after(place, data[number : number + 1])
             if after is None or not self.is_alive(after):
-                under_way = [level.text for level in place.lists if level.text is not None]
-                return number, under_way[-1] if under_way and row is not None else None if row is None else b""
+                if row is None:
+                    return number, None
+                return number, next((level.text for level in reversed(place.lists) if level.text is not None), b"")
             place = after
         return len(data), None
 

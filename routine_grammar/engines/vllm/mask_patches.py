@@ -62,8 +62,8 @@ def _rows_of(manager: Any, requests: Mapping[str, Any], names: Sequence[str]) ->
         except Exception:  # which of them failed, that one tells, and its request alone ends
             return [grammar.guarded_row() for grammar in grammars]
     return [
-        next_row() if manager._get_constraint_bounds(requests[name], ()).constraint_start == 0 else None
-        for name, next_row in zip(names, asked, strict=True)
+        grammar.guarded_row() if manager._get_constraint_bounds(requests[name], ()).constraint_start == 0 else None
+        for name, grammar in zip(names, grammars, strict=True)
     ]
 
 
