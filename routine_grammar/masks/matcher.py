@@ -117,18 +117,8 @@ class Matcher:
 
     def advance_all(self, token_ids: Sequence[int]) -> bool:
         """Take these tokens; False, and nothing changes, where one is not allowed. Raises as `advance` does."""
-        if len(token_ids) == 1:  # as `advance`, without its call: an engine asks so for every token of every sequence
-            token_id = token_ids[0]
-            place, _, run, taken = self._history[-1]
-            if token_id not in self._ends and self._finished_at is None:
-                if run is None:
-                    if (known := place.after.get(token_id)) is not None:
-                        self._history.append((known, token_id, None, 0))
-                        return True
-                elif taken < len(run.steps) and (step := run.steps[taken])[1] == token_id:
-                    self._history.append(step)
-                    return True
-            return self._advance(token_id)
+        if len(token_ids) == 1:
+            return self.advance(token_ids[0])
         before = self.tokens
         self._advance_in_run(token_ids)
         is_allowed = False
@@ -190,18 +180,6 @@ class Matcher:
         if len(self._ending.within):
             reach = reach.without(self._ending.within)
         return reach.row(left).whole(self._ending)
-
-    def next_row(self) -> Row | None:
-        """As `row`, and None where the text is over: for engines, which ask so for every token of every sequence."""
-        place, _, run, taken = self._history[-1]
-        if self._finished_at is not None:
-            return None
-        if len(self._history) <= self._free_until:
-            if run is None and (place.is_free or not self._canonical):
-                return self._rows.row(place).whole(self._ending)
-            if run is not None and self._canonical and taken < len(run.tokens) and run.tokens[taken] not in self._ends:
-                return self._rows.shared.single(run.tokens[taken])
-        return self.row()
 
     def fill(self, row: npt.NDArray[np.int32]) -> None:
         """Overwrite a packed row (int32 [at least ceil(V / 32)]) with the tokens allowed next, bit 1 = allowed."""

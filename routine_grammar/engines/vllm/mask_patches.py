@@ -53,12 +53,12 @@ def _rows_of(manager: Any, requests: Mapping[str, Any], names: Sequence[str]) ->
     """The row of each request, None for one that its grammar leaves free in this pass. None where a grammar is not ours."""
     try:  # past the property that waits for what is not compiled yet: that is no grammar of ours, and vLLM's own loop's to tell
         grammars = [requests[name].structured_output_request._grammar for name in names]
-        asked = [grammar.next_row for grammar in grammars]
+        asked = [grammar.pass_row for grammar in grammars]
     except AttributeError:
         return None
     if manager.reasoner_cls is None or manager.enable_in_reasoning:
         try:
-            return [next_row() for next_row in asked]
+            return [pass_row() for pass_row in asked]
         except Exception:  # which of them failed, that one tells, and its request alone ends
             return [grammar.guarded_row() for grammar in grammars]
     return [

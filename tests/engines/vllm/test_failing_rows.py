@@ -36,7 +36,7 @@ def test_a_grammar_that_fails_ends_its_request_alone(may_think: bool) -> None:
     )
     requests = {name: request() for name in "xyz"}
     failing = requests["y"].structured_output_request._grammar
-    failing._matcher._history.clear()
+    failing._history.clear()
     rows = _rows_of(manager, requests, list(requests))
     assert rows is not None
     allowed = [row.allowed.tolist() for row in rows if row is not None]
