@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import Watch, require_enough
+from routine_grammar.effort import bounded
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineError, SchemaError
 from routine_grammar.explanation import Explanation, explain, with_schema, with_tool
 from routine_grammar.grammar.dialects import load_dialect
@@ -308,9 +309,10 @@ def compile_schema(schema: Any, *, ignore_unknown_formats: bool = False) -> Gram
     `ignore_unknown_formats` not enforced and told by a `SchemaWarning`.
     """
     schema = without_unknown_formats(schema) if ignore_unknown_formats else schema
-    grammar = Grammar(schema_to_grammar(schema), schema=schema)
-    with declining(schema):
-        _require_automaton(grammar.tree, grammar._automaton)
+    with bounded():
+        grammar = Grammar(schema_to_grammar(schema), schema=schema)
+        with declining(schema):
+            _require_automaton(grammar.tree, grammar._automaton)
     return grammar
 
 
@@ -322,8 +324,9 @@ def _require_automaton(tree: Tree, automaton: Automaton | None = None) -> None:
 
 def compile_lark(text: str) -> Grammar:
     """A grammar from Lark text, beginning at `start`; raises `GrammarError` for what is malformed or not supported."""
-    grammar = Grammar(read_lark(text))
-    grammar._automaton.require_clear()
+    with bounded():
+        grammar = Grammar(read_lark(text))
+        grammar._automaton.require_clear()
     return grammar
 
 
@@ -333,6 +336,7 @@ def compile_regex(pattern: str) -> Grammar:
     Raises `GrammarError` where it can't be compiled: it is no regular expression, looks around or refers back, or matches
     nothing; `GrammarTooLargeError` past a bound.
     """
-    grammar = Grammar(Tree(Leaf("PATTERN", terminal_of(pattern))))
-    grammar._automaton.require_clear()
+    with bounded():
+        grammar = Grammar(Tree(Leaf("PATTERN", terminal_of(pattern))))
+        grammar._automaton.require_clear()
     return grammar

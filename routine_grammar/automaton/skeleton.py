@@ -30,7 +30,7 @@ from routine_grammar.automaton.surveying import expand_at, explore, look_at
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineGrammarError, UnsupportedSchemaError
 from routine_grammar.grammar.program import Program
-from routine_grammar.grammar.tree import Call, Distinct, Element, calls_of, reachable
+from routine_grammar.grammar.tree import Call, Distinct, Element, reachable
 
 ELSEWHERE = "vLLM's own guidance backend can take such a grammar (--grammar-backend auto hands it over)"
 MOST_LOOKED_AT = 3_000  # states, to tell whether recursive rules can be read in too many ways
@@ -183,7 +183,8 @@ class Skeleton:
         name, rules = self._names[number], self._program.grammar.rules
         tree = rules[name]
         if isinstance(tree, Element):
-            tree = next(tree for tree in rules.values() if isinstance(tree, Distinct) and name in calls_of(tree))
+            lists = (tree for tree in rules.values() if isinstance(tree, Distinct) and name in reachable(tree, rules))
+            tree = min(lists, key=lambda tree: len(reachable(tree, rules)))
         assert isinstance(tree, Distinct)
         keyword = tree.pointer.rpartition("/")[2]
         message = f"{keyword!r} is not supported where something else may stand there as well (rule {name})"

@@ -308,3 +308,13 @@ def choice(*items: Node) -> Node:
     """A choice without repetitions of an item; one item alone stands for itself."""
     flat = tuple(dict.fromkeys(part for item in items for part in (item.items if isinstance(item, Choice) else (item,))))
     return flat[0] if len(flat) == 1 else Choice(flat)
+
+
+def separated(separator: Node, items: Iterable[Node]) -> list[Node]:
+    """Items with a separator between any two."""
+    return [part for place, item in enumerate(items) for part in ((separator, item) if place else (item,))]
+
+
+def listed(separator: Node, item: Node) -> Node:
+    """An item at least once, with a separator between any two."""
+    return sequence(item, Repeat(sequence(separator, item)))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.automaton.automaton import Piece
 from routine_grammar.automaton.compiling import LeafAutomaton
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.step import DEAD, HEAD, STACK
@@ -21,6 +22,7 @@ from routine_grammar.kept import Kept
 from routine_grammar.masks import walks
 from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.row import Ends, Row
+from routine_grammar.masks.spelling import spell
 from routine_grammar.masks.trie import Trie, build_trie
 from routine_grammar.masks.vocabulary import Vocabulary
 
@@ -28,6 +30,7 @@ Ids = npt.NDArray[np.int32]
 MAX_LEAF_BYTES = 64 * 2**20  # of each kind of what is known of leaf states
 MAX_REACH_BYTES = 64 * 2**20
 MAX_SINGLES = 4096
+MAX_SPELLINGS = 1 << 15  # of some hundred bytes each
 MAX_ENDS = 256  # sets of tokens that end a text, kept for requests to come
 
 _MAKING = threading.Lock()
@@ -162,6 +165,7 @@ class VocabularyRows:
         self._counted_rows = Kept[int, CountedRow](MAX_LEAF_BYTES, attrgetter("nbytes"))
         self._landings = Kept[int, tuple[Landing, ...]](MAX_LEAF_BYTES, lambda ways: sum(way.tokens.nbytes for way in ways))
         self.reaches = Kept[object, Reach](MAX_REACH_BYTES, attrgetter("nbytes"))
+        self._spellings = Kept[Any, tuple[int, ...]](MAX_SPELLINGS, lambda tokens: 1)
         self.lock = threading.RLock()
         self.out = np.zeros(vocabulary.size, np.int32)
         self.rows = np.zeros((vocabulary.longest + 2, HEAD + STACK), np.int32)
@@ -243,6 +247,16 @@ class VocabularyRows:
                 self._singles.clear()
             row = self._singles.setdefault(token, Row.single(token))
         return row
+
+    def spelling(self, before: str, pieces: tuple[Piece, ...], follows: bytes) -> tuple[int, ...]:
+        """As `spell`, of the same text again and again: what is forced at a place is forced in the next turn as well."""
+        key = before, pieces, follows
+        with self.lock:
+            known = self._spellings.get(key)
+            if known is None:
+                tokens = spell(self.vocabulary, before, pieces, np.frombuffer(follows, np.bool_))
+                known = self._spellings.put(key, tuple(tokens))
+            return known
 
     def leaf_row(self, state: int, t: Handle) -> LeafRow:
         """The leaf row of a leaf state, made on first use."""

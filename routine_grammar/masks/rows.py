@@ -22,7 +22,7 @@ from routine_grammar.masks.bits import Bitmap, set_bits
 from routine_grammar.masks.frame import Frame
 from routine_grammar.masks.leaf_rows import Ids, LeafRow, Reach, VocabularyRows
 from routine_grammar.masks.row import Row
-from routine_grammar.masks.spelling import spell, text_before
+from routine_grammar.masks.spelling import text_before
 from routine_grammar.masks.trie import Trie
 
 MAX_RUN = 4096  # tokens
@@ -225,7 +225,9 @@ class TokenRows:
         if not pieces and follows.any():
             return _NO_RUN
         tokens = (
-            self._only_allowed(place) if self.vocabulary.encode is None else spell(self.vocabulary, before, pieces, follows)
+            self._only_allowed(place)
+            if self.vocabulary.encode is None
+            else self.shared.spelling(before, tuple(pieces), follows.tobytes())
         )
         ways = [place]
         for token in tokens:

@@ -18,11 +18,12 @@ _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What is said of characters: in either case, line breaks too by a dot, classes of ASCII alone."""
+    """What is said of characters: in either case, line breaks too by a dot, classes of ASCII alone, space as a comment."""
 
     ignores_case: bool = False
     dot_is_all: bool = False
     is_ascii: bool = False
+    is_verbose: bool = False
 
 
 class Dialect:
@@ -107,6 +108,8 @@ class CharReader:
                 return replace(self._flags, is_ascii=True)
             case "u" if on and isinstance(self._dialect, Python):
                 return replace(self._flags, is_ascii=False)
+            case "x" if isinstance(self._dialect, Python):
+                return replace(self._flags, is_verbose=on)
         raise self._declined(f"the flag or group `(?{letter}`")
 
     def _escape(self) -> CharSet:
@@ -164,6 +167,14 @@ class CharReader:
                 found = self._property(self._until("}", "a property"))
                 return CHARS - found if letter == "P" else found
         return None
+
+    def _three_octals(self) -> CharSet | None:
+        """What an escape of three octal digits stands for, in Python's `re`."""
+        digits = self._next(3)
+        if not isinstance(self._dialect, Python) or len(digits) < 3 or digits[0] not in "0123" or set(digits) - set("01234567"):
+            return None
+        self._place += 3
+        return CharSet.of((int(digits, 8),) * 2)
 
     def _octal(self) -> CharSet:
         digits = ""
@@ -239,6 +250,8 @@ class CharReader:
             return CharSet.chars(char)
         if self._take("b"):
             return CharSet.chars("\b")
+        if (octal := self._three_octals()) is not None:
+            return octal
         if self._next().isdigit() and self._next() != "0":
             raise self._declined("an octal escape")
         return self._escape()

@@ -128,6 +128,10 @@ def _runs(text: str) -> Ranges:
     return ((first, 0xD7FF), (0xE000, last)) if first < 0xD800 <= last else ((first, last),)
 
 
+# What `re` takes for the same though no case of one is the other: dotted and dotless i, letters with two marks, ligatures.
+_ALIKE = ({0x49, 0x69, 0x130, 0x131}, {0x390, 0x1FD3}, {0x3B0, 0x1FE3}, {0xFB05, 0xFB06})
+
+
 @cache
 def either_case(chars: CharSet, *, of_ascii: bool = False) -> CharSet:
     """A set with every character's other cases, as Python's `re` and JavaScript's `u` fold single characters.
@@ -158,4 +162,6 @@ def _cases() -> dict[int, Ranges]:
                 key = (upper if len(upper) == 1 else char).lower()
                 if len(lower) == 1 and len(key) == 1:
                     together.setdefault(key, set()).add(ord(char))
-    return {code: tuple((other, other) for other in sorted(group)) for group in together.values() for code in group}
+    groups = [group for group in together.values() if not any(group & alike for alike in _ALIKE)]
+    groups += [alike.union(*(group for group in together.values() if group & alike)) for alike in _ALIKE]
+    return {code: tuple((other, other) for other in sorted(group)) for group in groups for code in group}

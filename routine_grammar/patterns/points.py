@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from routine_grammar.effort import A_PATTERN, A_PLACE, CELLS_A_UNIT, spend
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.patterns.classes import DIGITS, POINT, Classes, parts_of
 from routine_grammar.patterns.determining import Flat, determined
@@ -91,7 +92,9 @@ class Points:
                 case _:
                     self._add(holds, part)
                     allowed &= self._read if holds else -1  # what an item that has to match never reads is in no text
-        return determined(self._flat(allowed), everywhere=everywhere, states=MAX_STATES, work=MAX_WORK)
+        found = determined(self._flat(allowed), everywhere=everywhere, states=MAX_STATES, work=MAX_WORK)
+        spend(A_PATTERN + found.table.size // CELLS_A_UNIT)
+        return found
 
     def _add(self, holds: bool, part: Pattern) -> None:
         number = len(self._items)
@@ -130,21 +133,20 @@ class Points:
 
     def _endless(self, allowed: int) -> Iterator[int]:
         """Points from which an item's end is reached by all texts of allowed units."""
-        ends = {item.end for item in self._items}
-        at_once: dict[int, list[int]] = {}
-        if any(allowed & ~mask == 0 for _, mask, _ in self._loops):
-            for source, to, condition in self._ways:
-                if not condition:
-                    at_once.setdefault(source, []).append(to)
-        for point, mask, behind in self._loops:
-            todo = [behind] if allowed & ~mask == 0 else []
-            seen = set(todo)
-            while todo and not seen & ends:
-                further = set(at_once.get(todo.pop(), ())) - seen
-                seen |= further
-                todo += further
-            if seen & ends:
-                yield point
+        loops = [(point, behind) for point, mask, behind in self._loops if allowed & ~mask == 0]
+        if not loops:
+            return
+        before: dict[int, list[int]] = {}
+        for source, to, condition in self._ways:
+            if not condition:
+                before.setdefault(to, []).append(source)
+        todo = [item.end for item in self._items]
+        ending = set(todo)
+        while todo:
+            further = set(before.get(todo.pop(), ())) - ending
+            ending |= further
+            todo += further
+        yield from (point for point, behind in loops if behind in ending)
 
     # Making points
 
@@ -182,6 +184,7 @@ class Points:
 
     def _place(self, pattern: Pattern, then: int) -> int:
         """The first point of a pattern that goes on to a point."""
+        spend(A_PLACE)
         match pattern:
             case Chars(chars):
                 return self._reading(self._classes.masks[chars], then)

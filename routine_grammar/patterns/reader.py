@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from routine_grammar.effort import AN_ATOM, spend
 from routine_grammar.errors import GrammarTooLargeError
 from routine_grammar.patterns.automaton import are_disjoint, automaton_of
 from routine_grammar.patterns.char_reader import CharReader, Dialect, Ecma, Python
@@ -48,7 +49,7 @@ class _Ahead:
 
 
 def read_whole(text: str, flags: str = "") -> Pattern:
-    """What a regular expression matches whole, as `re.fullmatch` does; `flags` are letters of `re`'s: `a`, `i`, `s`, `u`.
+    """What a regular expression matches whole, as `re.fullmatch` does; `flags` are letters of `re`'s: `a`, `i`, `s`, `u`, `x`.
 
     Raises `GrammarError` for what is malformed, no regular language, or a look around; `GrammarTooLargeError` past a bound.
     """
@@ -94,6 +95,7 @@ def read_search(text: str) -> Pattern:
 
 def found_in(pattern: str, text: str) -> bool:
     """Whether a JSON Schema `pattern` is found in a text, in time that grows with the text alone."""
+    spend(AN_ATOM * (4 + len(text)))
     return automaton_of(read_search(pattern)).accepts([ord(char) for char in text])
 
 
@@ -115,6 +117,7 @@ class _Reader(CharReader):
     def __init__(self, text: str, dialect: Dialect) -> None:
         super().__init__(text, dialect)
         self._copies = 0
+        self._group_names = set[str]()
         self.looks = ""
         self.edges = ""
         self.looks_past_end = False
@@ -155,8 +158,16 @@ class _Reader(CharReader):
 
     def _skip_comments(self) -> None:
         """Go past comments: they come between a pattern and its quantifier, too."""
-        while self._take("(?#"):
-            self._until(")", "a comment")
+        while True:
+            if self._take("(?#"):
+                self._until(")", "a comment")
+            elif self._flags.is_verbose and self._next() and self._next() in " \t\n\r\v\f":
+                self._place += 1
+            elif self._flags.is_verbose and self._take("#"):
+                end = self._text.find("\n", self._place)
+                self._place = len(self._text) if end < 0 else end
+            else:
+                return
 
     def _quantified(self, item: Pattern, *, is_place: bool) -> Pattern:
         start = self._place
@@ -195,6 +206,7 @@ class _Reader(CharReader):
         return None
 
     def _atom(self, depth: int) -> Pattern:
+        spend(AN_ATOM)
         char = self._next()
         self._place += 1
         match char:
@@ -243,8 +255,10 @@ class _Reader(CharReader):
         elif self._next(3) in ("?<=", "?<!"):
             raise self._declined("a look behind")
         elif named := next((mark for mark in self._dialect.groups if self._take(mark)), None):
-            if not self._until(">", f"the name of a group `({named}`").isidentifier():
-                raise self._declined("a group with a name that is none")
+            name = self._until(">", f"the name of a group `({named}`")
+            if not name.isidentifier() or (name in self._group_names and isinstance(self._dialect, Python)):
+                raise self._declined(f"a group with a name that is {'taken' if name in self._group_names else 'none'}")
+            self._group_names.add(name)
         elif self._take("?"):
             if self._flagged(depth):
                 return EMPTY
@@ -284,6 +298,8 @@ class _Reader(CharReader):
         if isinstance(self._dialect, Python) and letter in ("A", "Z"):
             self._place += 1
             return self._edge(f"\\{letter}", Edge.START if letter == "A" else Edge.END)
+        if (octal := self._three_octals()) is not None:
+            return self._chars(octal)
         if letter == "k" or (letter.isdigit() and letter != "0"):
             raise self._declined(f"a back-reference `\\{letter}`")
         found = self._escape()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from routine_grammar.effort import A_WAY, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.patterns.automaton import UnitAutomaton, automaton_of
 from routine_grammar.patterns.charset import CHARS, CharSet
@@ -228,6 +229,7 @@ class _Ways:
 
     def through(self, state: int) -> int:
         """By how much expressions grow when a state is taken out, about."""
+        spend(A_WAY)
         sources = [source for source in self._to[state] if source != state]
         targets = [target for target in self._from[state] if target != state]
         out = sum(self._from[state][target][1] + 1 for target in targets)

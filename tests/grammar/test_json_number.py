@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routine_grammar.api import compile_schema
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.json_number import Bound, decimal_of, number_pattern
 from routine_grammar.patterns.automaton import automaton_of, is_empty
@@ -134,3 +135,12 @@ def test_what_is_too_large() -> None:
         decimal_of(10**500)
     with pytest.raises(GrammarTooLargeError, match="multiples of 1000003 have 1000003 rests"):
         number_pattern(None, None, Decimal(1_000_003), is_integer=True)
+
+
+@pytest.mark.parametrize("multiple", [5, 0.5, 3])
+def test_a_multiple_is_no_number_that_is_read_as_infinity(multiple: float) -> None:
+    grammar = compile_schema({"type": "number", "multipleOf": multiple})
+    for text in ("15", "3e1", "1.5e+300", "1.5E+0307", "1.5e308", "-1.5e308"):
+        assert grammar.accepts(text), text
+    for text in ("1.8e308", "9e308", "3E309", "3E3281", "-3e400"):
+        assert not grammar.accepts(text), text

@@ -301,7 +301,7 @@ INVALID: list[tuple[Any, str | None, str]] = [
     ({"type": "string", "format": ["date"]}, "/format", "expected the name of a format"),
     ({"type": "integer", "format": {}}, "/format", "expected the name of a format"),
     ({"$ref": "#"}, "/$ref", "leads to itself"),
-    ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "/$ref", "leads to itself"),
+    ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "/anyOf/1/$ref", "leads to itself"),
     (
         {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}},
         "/$ref",

@@ -71,6 +71,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "/properties",
         "properties",
     ),
+    ("one of two objects", {"oneOf": [{"maxProperties": 3}, {"properties": {"b": {}}}]}, "/oneOf", "oneOf"),
     ("another document's", {"$ref": "https://example.org/a"}, "/$ref", "$ref"),
 ]
 
@@ -148,3 +149,23 @@ def test_a_tool_whose_grammar_no_automaton_holds_is_told_as_the_routine_is_compi
         Routine("r", steps=(Step("1", "s", tool="t", arguments={"a": Constant(None)}),)),
         [Tool("t", "", {"properties": {"a": {}}})],
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"$ref": "#/$defs/A"}}}, "/properties/a/$ref"),
+        ({"not": {"$ref": "#/$defs/B"}, "$defs": {"B": {"$ref": "#/$defs/B"}}}, "/not/$ref"),
+        ({"uniqueItems": "yes"}, "/uniqueItems"),
+        ({"items": {"nullable": 1}}, "/items/nullable"),
+    ],
+)
+def test_what_is_wrong_with_a_schema_is_told_where_it_is(schema: Any, pointer: str) -> None:
+    with pytest.raises(SchemaError) as error:
+        compile_schema(schema)
+    assert error.value.pointer == pointer
+
+
+def test_names_that_are_no_strings_are_told() -> None:
+    with pytest.raises(SchemaError, match="a name that is no string"):
+        compile_schema({"properties": {1: {}}})

@@ -10,6 +10,7 @@ from routine_grammar.api import compile_lark, compile_regex
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.regex import grammar_to_regex
 from routine_grammar.grammar.tree import Call, Choice, Grammar, Leaf, Literal, Marker, Optional, Repeat, Sequence
+from routine_grammar.patterns.charset import CharSet, either_case
 from routine_grammar.patterns.text import escape
 
 TEXT = "ab0é"
@@ -107,7 +108,7 @@ def test_anchors_mean_the_edges_of_the_text(pattern: str) -> None:
         ("(?>a)", r"the flag or group `\(\?>`"),
         ("(a)(?(1)b|c)", r"the flag or group `\(\?\(`"),
         ("(?P<x>a)(?P=x)", "the flag or group"),
-        ("(?x) a", r"the flag or group `\(\?x`"),
+        ("(?m) a", r"the flag or group `\(\?m`"),
         (r"\d{2,1}", "between 2 and 1 times"),
         ("a{200000}", "the bound is 100000"),
     ],
@@ -216,3 +217,32 @@ def test_what_repeats_nothing_is_refused_as_re_does(pattern: str) -> None:
         re.compile(pattern)
     with pytest.raises(GrammarError, match="a quantifier"):
         compile_regex(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [
+        (r"\101[\102\x43]", ["AB", "AC", "A", "\x01", "101B"]),
+        ("(?x) a b # c\n c", ["abc", "a b c", "ab"]),
+        ("(?x: a +) b", ["aa b", "aab", "a b"]),
+        (r"(?x)[ a]\ b", [" b", "  b", "a b", "b"]),
+        ("(?xi) A # no quantifier {3}\n {2}", ["aa", "AA", "a", "aaa"]),
+    ],
+)
+def test_octal_escapes_and_verbose_expressions(pattern: str, texts: list[str]) -> None:
+    grammar = compile_regex(pattern)
+    for text in texts:
+        assert grammar.accepts(text) == (re.fullmatch(pattern, text) is not None), text
+
+
+@pytest.mark.parametrize("pattern", ["(?P<a>.)(?P<a>.)", "(?x)a+ ?", "(?m)^a", "(?>a+)b", "a++"])
+def test_what_is_no_expression_or_not_of_a_regular_language_is_declined(pattern: str) -> None:
+    with pytest.raises(GrammarError, match="is not supported"):
+        compile_regex(pattern)
+
+
+def test_every_character_has_the_cases_that_re_gives_it() -> None:
+    cased = "".join(char for char in map(chr, range(0x110000)) if char.lower() != char or char.upper() != char)
+    for char in cased:
+        ours = {chr(code) for low, high in either_case(CharSet.chars(char)).ranges for code in range(low, high + 1)}
+        assert ours == set(re.findall(re.escape(char), cased, re.IGNORECASE)), char

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import pairwise, permutations, product
+from itertools import combinations, pairwise, permutations, product
 from typing import Any
 
 import pytest
@@ -181,3 +181,27 @@ def test_a_name_that_comes_twice_does_not_count_twice() -> None:
 def test_more_names_than_there_are_is_an_error() -> None:
     with pytest.raises(UnsupportedSchemaError, match=r"no 2 different elements.*'/minProperties'"):
         compile_schema({"minProperties": 2, "propertyNames": {"maxLength": 0}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {}, "b": {}}, "required": ["a", "b"], "minProperties": 4},
+        {"required": ["a"], "properties": {"a": {"type": "null"}}, **NUMBERS, "minProperties": 3, "maxProperties": 4},
+    ],
+)
+def test_names_are_counted_behind_those_that_are_required(schema: Any) -> None:
+    grammar, validator = compile_schema(schema), Draft202012Validator(schema)
+    for names in (names for count in range(6) for names in combinations(("a", "b", "c", "d", "e"), count)):
+        value = {name: None if name == "a" else 1 for name in names}
+        assert grammar.accepts(json.dumps(value)) == validator.is_valid(value), value
+
+
+def test_what_allows_an_object_is_not_taken_back_by_a_name_that_comes_again() -> None:
+    grammar = compile_schema({"type": "object", "not": TEXTS})
+    for text, is_allowed in (('{"a": 1}', True), ('{"a": "x", "b": 1}', True), ('{"a": 1, "a": "x"}', False), ("{}", False)):
+        assert grammar.accepts(text) == is_allowed, text
+    # What forbids one may be: the reader of the last value finds it allowed.
+    condition = {"if": {"properties": {"k": {"const": 1}}, "required": ["k"]}, "then": NUMBERS}
+    assert compile_schema(condition).accepts('{"k": 1, "a": 2}')
+    assert not compile_schema(condition).accepts('{"k": 1, "a": "x"}')

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from routine_grammar.automaton.automaton import Automaton
 from routine_grammar.automaton.distinct import require_enough
 from routine_grammar.automaton.leaf import LeafLibrary
+from routine_grammar.effort import bounded
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.payload import load_program
 from routine_grammar.grammar.usual import usual_terminals
@@ -60,12 +61,13 @@ class CompiledGrammars:
             if key in self._compiled:
                 self._compiled.move_to_end(key)
                 return self._compiled[key]
-        program = load_program(payload)
-        if (program.distinct > 1).any():
-            require_enough(program.grammar)
-        rows = rows_of(Automaton(program, self.vocabulary.special), self.vocabulary)
-        rows.automaton.start()
-        rows.automaton.require_clear()
+        with bounded():
+            program = load_program(payload)
+            if (program.distinct > 1).any():
+                require_enough(program.grammar)
+            rows = rows_of(Automaton(program, self.vocabulary.special), self.vocabulary)
+            rows.automaton.start()
+            rows.automaton.require_clear()
         with self._lock:
             self._compiled[key] = rows
             self._make_room(rows.automaton.library)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+from routine_grammar.effort import A_PAIR, OF_OBJECTS, spend
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.denying import denied_kind, denied_objects
 from routine_grammar.grammar.schema.meeting import (
@@ -234,6 +235,7 @@ class Algebra:
         return Shape(tuple(found))
 
     def _meet(self, one: Kind, other: Kind) -> Shape:
+        spend(A_PAIR)
         if type_of(one) == type_of(other):
             if one == other or other in _ALL_OF_A_TYPE:
                 return Shape((one,))
@@ -247,6 +249,7 @@ class Algebra:
 
     def _meet_anew(self, one: Kind, other: Kind) -> Shape:
         if isinstance(one, Object) and isinstance(other, Object):
+            spend(OF_OBJECTS)
             self._met += (len(one.members) + len(other.members)) // 16
         self._met += not (isinstance(one, Value) or isinstance(other, Value))
         if self._met > MAX_MEETINGS:

@@ -53,11 +53,9 @@ def blamed(document: Any, error: UnsupportedSchemaError) -> UnsupportedSchemaErr
     start = _Schemas(document, error.pointer)
     if start.is_whole and error.pointer.rpartition("/")[2] == error.keyword:
         return error
-    if (found := start.find((error.keyword,), (*_ALIKE.get(error.keyword, ()), *_REFERENCES))) is None:
-        return error
-    pointer, keyword = found
-    if (pointer, keyword) == (error.pointer, error.keyword) or (start.is_whole and error.pointer.startswith(f"{pointer}/")):
-        return error
+    pointer, keyword = start.find((error.keyword,), (*_ALIKE.get(error.keyword, ()), *_REFERENCES)) or start.heaviest()
+    if keyword == error.keyword and start.is_whole and f"{error.pointer}/".startswith(f"{pointer}/"):
+        return error  # it leads to the keyword, or to what that has under a name
     told = error.told.replace(repr(error.keyword), repr(keyword), 1)
     return UnsupportedSchemaError(told, pointer=pointer, keyword=keyword)
 
@@ -68,6 +66,11 @@ def too_large(document: Any, error: GrammarError, pointer: str = "") -> Unsuppor
     rule = error.rule if isinstance(error, GrammarTooLargeError) else None
     at, keyword = start.reference(rule) if rule is not None else start.heaviest()
     return UnsupportedSchemaError(f"{keyword!r} is not supported here: {error}", pointer=at, keyword=keyword)
+
+
+def reference(document: Any, pointer: str, rule: str = "") -> str:
+    """The pointer to the reference that a rule is named for, or to one near a pointer."""
+    return _Schemas(document, pointer).reference(rule)[0]
 
 
 def too_deep(pointer: str, bound: int) -> UnsupportedSchemaError:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from routine_grammar.effort import bounded
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_text import EXACT, JsonForm
-from routine_grammar.grammar.schema.blaming import blamed, too_large
-from routine_grammar.grammar.schema.documents import Place, against_metaschema, document
+from routine_grammar.grammar.schema.blaming import blamed, reference, too_large
+from routine_grammar.grammar.schema.documents import Place, against_metaschema, document, has_names_alone
 from routine_grammar.grammar.schema.layout import Layout, LeafNames
 from routine_grammar.grammar.schema.reading import Reader
 from routine_grammar.grammar.schema.refusals import Circle, Undecided
@@ -57,7 +58,8 @@ class SchemaCompiler:
             node, made = self.layout.finish(self.layout.node(shape))
         for rule in made:
             if self._comes_to(rule):
-                raise SchemaError(f"a $ref ({rule}) leads to itself and to nothing else", pointer=f"{pointer}/$ref")
+                at = reference(self._document, pointer, rule)
+                raise SchemaError(f"a $ref ({rule}) leads to itself and to nothing else", pointer=at)
         if made and not allows_text(node, self.rules):
             raise SchemaError("allows no value of finite size: it requires itself again and again", pointer=pointer)
         return node
@@ -66,9 +68,10 @@ class SchemaCompiler:
     def _telling(self, pointer: str) -> Iterator[None]:
         """Turns what can't be decided, is too deep, or is no schema where references led, into errors with a pointer."""
         try:
-            yield
+            with bounded():
+                yield
         except Circle as error:
-            raise SchemaError(f"a $ref {error}", pointer=f"{pointer}/$ref") from error
+            raise SchemaError(f"a $ref {error}", pointer=reference(self._document, pointer)) from error
         except Undecided as error:
             message = f"'$ref' is not supported here: {error}"
             refusal = UnsupportedSchemaError(message, pointer=pointer, keyword="$ref")
@@ -81,6 +84,8 @@ class SchemaCompiler:
             # Its traceback is of a thousand frames.
             raise too_large(self._document, GrammarTooLargeError("nested too deep"), pointer) from None
         except (AttributeError, TypeError) as error:
+            if not has_names_alone(self._document):
+                raise SchemaError("no JSON: a name that is no string") from error
             if (fault := against_metaschema(self._document)) is None:
                 raise
             raise fault from error
@@ -104,10 +109,11 @@ def schema_to_grammar(schema: Any, form: JsonForm = EXACT) -> Grammar:
     Raises `UnsupportedSchemaError` and `SchemaError` as `SchemaCompiler.node`, and for what is no JSON Schema at all.
     """
     rules: dict[str, Node] = {}
-    compiler = SchemaCompiler(schema, form, rules)
-    node = compiler.node(compiler.shape(compiler.root))
-    with declining(schema):
-        return Grammar(node, rules)
+    with bounded():
+        compiler = SchemaCompiler(schema, form, rules)
+        node = compiler.node(compiler.shape(compiler.root))
+        with declining(schema):
+            return Grammar(node, rules)
 
 
 @contextmanager

@@ -158,6 +158,20 @@ def document(schema: Any) -> Place:
     return Place(schema, "", draft, _known().resolver_with_root(resource))
 
 
+def has_names_alone(schema: Any) -> bool:
+    """Whether all names in a document are strings, as those of JSON are."""
+    todo = [schema]
+    while todo:
+        match todo.pop():
+            case Mapping() as names:
+                if not all(isinstance(name, str) for name in names):
+                    return False
+                todo += names.values()
+            case list(items):
+                todo += items
+    return True
+
+
 def against_metaschema(schema: Any) -> SchemaError | None:
     """What the metaschema of its draft says against a schema; None where it says nothing.
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
+from routine_grammar.effort import A_PAIR, A_PART, spend
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.meeting import meet_strings
 from routine_grammar.grammar.schema.objects import Nodes
@@ -79,7 +80,30 @@ class ExcludingObject:
         first = after[self._first]
         if first is None:
             raise NothingAllowed("there is no object that is none of others", pointer=self._kind.pointer)
-        return sequence(Literal("{"), first, Literal("}"))
+        whole = sequence(Literal("{"), first, Literal("}"))
+        return self._nodes.distinct(whole, f"{self._kind.pointer}/not") if self._once else whole
+
+    @cached_property
+    def _once(self) -> bool:
+        """Whether a property that is not declared may allow an object by its value, being none of what is denied.
+
+        Then a name comes once: the same one behind it might take that back. Where other names may stand there as well, they
+        can't be told apart as they are read, and readers of a name that comes twice differ anyway.
+        """
+        everyone = (1 << len(self._others)) - 1
+        ways = [by_value for _, by_value in self._told_others(everyone)]
+        alone = len(ways) == 1 and not any(self._algebra.may_be(member.shape) for _, member in self._kind.members)
+        return alone and len({left & self._allowing for left, _ in ways[0]}) > 1
+
+    @cached_property
+    def _allowing(self) -> int:
+        """Those of the others of which to be none allows an object, and does not forbid one, as bits."""
+        found, todo = 0, [(number, True) for number in self._denied]
+        while todo:
+            number, allows = todo.pop()
+            found |= allows << number
+            todo += [(inner, not allows) for inner in self._others[number].never]
+        return found
 
     @property
     def _first(self) -> State:
@@ -176,6 +200,7 @@ class ExcludingObject:
 
     def _said(self, number: int, name: str) -> Shape:
         """What one of the others says of a property."""
+        spend(A_PAIR // 2)
         other = self._others[number].kind
         return self._algebra.of_name(other, name) if self._algebra.holds(other.names, name) else NOTHING
 
@@ -202,6 +227,7 @@ class ExcludingObject:
         return self._tails[state]
 
     def _make_tail(self, state: State) -> Node | None:
+        spend(A_PART + len(self._others))
         again: list[Node] = []
         onward: list[Node] = [EMPTY] if self._may_end(state) else []
         comma = [_COMMA] if state[0] else []
@@ -229,6 +255,14 @@ class ExcludingObject:
 
     def _ways_of_others(self, left: int) -> Iterator[tuple[Node, int]]:
         """A property that is not declared, and which of the others it leaves."""
+        for part, by_value in self._told_others(left):
+            for still, some in by_value:
+                node = self._nodes.property(part, some, self._kind.pointer, once=self._once)
+                if node is not None:
+                    yield node, still
+
+    def _told_others(self, left: int) -> Iterator[tuple[String, list[tuple[int, Shape]]]]:
+        """Names of properties that are not declared, and which of the others their values leave."""
         for names, shape in self._groups:
             parts: list[tuple[String, dict[int, Shape]]] = [(names, {})]
             for number in range(len(self._others)):
@@ -236,13 +270,11 @@ class ExcludingObject:
                 if left >> number & 1 and (other.layers or other.names != ANYTHING):
                     parts = [part for each in parts for part in self._parts(*each, number)]
             for part, asked in parts:
-                for still, some in self._told(shape, _gathered(asked), left):
-                    node = self._nodes.property(part, some, self._kind.pointer)
-                    if node is not None:
-                        yield node, still
+                yield part, list(self._told(shape, _gathered(asked), left))
 
     def _parts(self, names: String, asked: dict[int, Shape], number: int) -> Iterator[tuple[String, dict[int, Shape]]]:
         """Names by what one of the others says of their properties."""
+        spend(A_PART)
         other = self._others[number].kind
         theirs = Object(self._kind.members, other.layers, other.names)
         for group, said in self._algebra.groups(theirs, with_nothing=True):

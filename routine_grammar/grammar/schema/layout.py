@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from routine_grammar.effort import A_VALUE, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
@@ -42,6 +43,8 @@ from routine_grammar.grammar.tree import (
     Repeat,
     choice,
     cut,
+    listed,
+    separated,
     sequence,
 )
 from routine_grammar.patterns.automaton import automaton_of
@@ -52,6 +55,7 @@ MAX_LENGTH_TOLD = 64  # of a string whose length is looked at together with its 
 _MEMBERS_A_RULE = 32  # optional members are nested: rules keep the tree shallow
 _COMMA = Literal(", ")
 _PLAIN = Number(is_integer=True, plain=True)
+_FINITE = r"[^eE]*|.*[eE](?:-.*|\+?0*(?:[0-9]{1,2}|[12][0-9]{2}|30[0-7]))|-?1(?:\.(?:0+|[0-6][0-9]*))?[eE]\+?0*308"
 _SPELLED = {None: "", True: "-?[0-9]+", False: "[^.eE]*[.eE].*"}  # numbers by whether they have a fraction or an exponent
 
 Properties = Sequence[tuple[str, Node, bool]]  # name, value, whether it is required
@@ -221,25 +225,28 @@ class Layout:
         try:
             return value_literal(kind.value, self._form) if self._form.closed else self._any_spelling(kind.value)
         except GrammarTooLargeError as error:
+            if not kind.pointer:
+                raise
             raise _unsupported(kind.pointer.rpartition("/")[2], str(error), kind.pointer) from error
         except GrammarError as error:
             raise SchemaError(str(error), pointer=kind.pointer) from error
 
     def _any_spelling(self, value: Any) -> Node:
         """The spellings of one value, those of the numbers in it too."""
+        spend(A_VALUE)
         match value:
             case bool():
                 return value_literal(value, self._form)
             case int() | float():
                 return choice(*map(Literal, number_spellings(value)))
             case list() if value:
-                return sequence(Literal("["), *_separated(map(self._any_spelling, value)), Literal("]"))
+                return sequence(Literal("["), *separated(_COMMA, map(self._any_spelling, value)), Literal("]"))
             case dict() if value:
                 named = (
                     sequence(value_literal(name, self._form), Literal(": "), self._any_spelling(item))
                     for name, item in value.items()
                 )
-                return sequence(Literal("{"), *_separated(named), Literal("}"))
+                return sequence(Literal("{"), *separated(_COMMA, named), Literal("}"))
         return value_literal(value, self._form)
 
     def string(self, kind: String) -> Node:
@@ -274,7 +281,7 @@ class Layout:
         if kind == Number(is_integer=kind.is_integer) or (kind == _PLAIN and self._form.closed):
             return usual
         as_usual = self._form.closed or (kind.is_integer and kind.plain is None)  # what floats can't hold is no integer
-        form = usual.pattern if as_usual else _SPELLED[kind.plain]
+        form = usual.pattern if as_usual else _FINITE if kind.multiples and kind.plain is None else _SPELLED[kind.plain]
         assert isinstance(form, str)
         if self._form.closed and kind.plain is False:
             raise _unsupported("type", "integers with a fraction, which are none in this draft", kind.pointer)
@@ -394,42 +401,45 @@ class Layout:
                 if is_nested(kind):
                     return self.node(Shape(tuple(flattened(self._algebra, kind))))
                 raise _unsupported("not", str(error), kind.pointer) from error
-        if _is_watched(kind) and groups:
-            return self._object_of_distinct_names(kind, groups)
         members = []
         for name, member in kind.members:
             if member.required:
                 members.append((name, self.node(member.shape), True))
             elif (node := self.node_if_any(member.shape)) is not None:
                 members.append((name, node, False))
-        return self.object_of(members, self._others(kind, groups), kind.low, kind.high, kind.pointer)
+        others = self._others(kind, groups)
+        if others is None or not _is_watched(kind):
+            return self.object_of(members, others, kind.low, kind.high, kind.pointer)
+        if kind.low > MAX_LEAST:
+            raise _declined(f"with {kind.low} properties that are not named, more than {MAX_LEAST}", kind)
+        node = self.object_of(members, others, kind.low, kind.high, kind.pointer)
+        return self.distinct(node, f"{kind.pointer}/minProperties", max(kind.low - len(members), 0))
 
     def others(self, kind: Object) -> Node | None:
         """A property of an object that is not declared; None where there is none."""
         return self._others(kind, self._algebra.groups(kind))
 
     def _others(self, kind: Object, groups: Iterable[tuple[String, Shape]]) -> Node | None:
-        ways = [way for names, shape in groups if (way := self.property(names, shape, kind.pointer)) is not None]
+        once = _is_watched(kind)
+        found = (self.property(names, shape, kind.pointer, once=once) for names, shape in groups)
+        ways = [way for way in found if way is not None]
         return self.called("property", choice(*ways)) if ways else None
 
-    def _object_of_distinct_names(self, kind: Object, groups: Sequence[tuple[String, Shape]]) -> Node:
-        """An object that needs several properties that are not named: no name twice, as a reader takes them for one."""
-        if any(member.shape for _, member in kind.members) or len(groups) > 1 or kind.low > MAX_LEAST:
-            told = f"beside named ones, of several kinds or more than {MAX_LEAST}"
-            raise _declined(f"with {kind.low} properties that are not named, {told}", kind)
-        ((names, shape),) = groups
-        name = self._rule("name", Element(self._name(names)))
-        node = self.object_of((), sequence(name, Literal(": "), self.node(shape)), kind.low, kind.high, kind.pointer)
-        return self._rule("distinct", Distinct(node, f"{kind.pointer}/minProperties", kind.low))
+    def distinct(self, node: Node, pointer: str, least: int = 0) -> Node:
+        """An object of which no name that is not declared comes twice, as a reader takes the two for one."""
+        return self._rule("distinct", Distinct(node, pointer, least))
 
-    def property(self, names: String, shape: Shape, pointer: str) -> Node | None:
-        """A property of any of these names; None where there is none."""
+    def property(self, names: String, shape: Shape, pointer: str, *, once: bool = False) -> Node | None:
+        """A property of any of these names, no name twice within `distinct` where asked for; None where there is none."""
         try:
             there_is_none = is_none(names)
         except GrammarError as error:
             raise _unsupported("patternProperties", str(error), pointer) from error
         value = None if there_is_none else self.node_if_any(shape)
-        return None if value is None else sequence(self._name(names), Literal(": "), value)
+        if value is None:
+            return None
+        name = self._name(names)
+        return sequence(self._rule("name", Element(name)) if once else name, Literal(": "), value)
 
     def _name(self, names: String) -> Node:
         terminal = self._string_terminal(names, "")
@@ -452,6 +462,7 @@ class Layout:
 
     def _member(self, name: str, value: Node, pointer: str) -> Node:
         """`"name": value`."""
+        spend(A_VALUE)
         try:
             return sequence(value_literal(name, self._form), Literal(": "), value)
         except GrammarError as error:
@@ -464,8 +475,8 @@ class Layout:
             value, obj, array = (Call(rule) for rule in self._any.values())
             form = self._form
             member = sequence(form.name, Literal(": "), value)
-            self._rules[obj.rule] = sequence(Literal("{"), Optional(_listed(member)), Literal("}"))
-            self._rules[array.rule] = sequence(Literal("["), Optional(_listed(value)), Literal("]"))
+            self._rules[obj.rule] = sequence(Literal("{"), Optional(listed(_COMMA, member)), Literal("}"))
+            self._rules[array.rule] = sequence(Literal("["), Optional(listed(_COMMA, value)), Literal("]"))
             constants = (Literal("true"), Literal("false"), Literal("null"))
             self._rules[value.rule] = choice(obj, array, form.string, form.number, *constants)
         return Call(self._any["value"])
@@ -487,11 +498,3 @@ def _declined(told: str, kind: Kind) -> UnsupportedSchemaError:
     keyword = "minProperties" if isinstance(kind, Object) else "uniqueItems"
     message = f"{keyword!r} is not supported {told}"
     return UnsupportedSchemaError(message, pointer=f"{kind.pointer}/{keyword}", keyword=keyword)
-
-
-def _separated(items: Iterable[Node]) -> list[Node]:
-    return [part for place, item in enumerate(items) for part in ((_COMMA, item) if place else (item,))]
-
-
-def _listed(item: Node) -> Node:
-    return sequence(item, Repeat(sequence(_COMMA, item)))

@@ -27,8 +27,11 @@ class Nodes(Protocol):
     def member(self, name: str, shape: Shape, pointer: str) -> Node | None:
         """A property of this name; None where there is no value."""
 
-    def property(self, names: String, shape: Shape, pointer: str) -> Node | None:
-        """A property of any of these names; None where there is none."""
+    def property(self, names: String, shape: Shape, pointer: str, *, once: bool = False) -> Node | None:
+        """A property of any of these names, no name twice within `distinct` where asked for; None where there is none."""
+
+    def distinct(self, node: Node, pointer: str, least: int = 0) -> Node:
+        """An object of which no name that is not declared comes twice."""
 
 
 def plain_object(members: Members, others: Node | None, nodes: Nodes, pointer: str) -> Node:

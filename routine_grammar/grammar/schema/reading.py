@@ -22,6 +22,7 @@ from routine_grammar.grammar.schema.scalars import (
     check_expression,
     count_of,
     draft_name,
+    flag_of,
     malformed,
     names_of,
     number_of,
@@ -357,7 +358,7 @@ class Reader:
             raise too_large(self.root.schema, error, place.pointer) from error
 
     def _own(self, place: Place, nesting: int) -> Shape:
-        schema, types = place.schema, self._types(place)
+        types = self._types(place)
         kinds: list[Kind] = []
         for of_type in _TYPES if types is None else [each for each in _TYPES if each in types or each == "number"]:
             match of_type:
@@ -371,7 +372,7 @@ class Reader:
                     kinds += self._array(place, nesting)
                 case "object":
                     kinds += self._object(place, nesting)
-        if schema.get("nullable") is True and types is not None and "null" not in types:
+        if flag_of(place, "nullable") and types is not None and "null" not in types:
             kinds.append(value_kind(None))
         return Shape(tuple(kinds))
 
@@ -405,7 +406,7 @@ class Reader:
             rest, looked_at = self._inner(place.at(of_rest), nesting + 1), None
         contained = self._contained(place, nesting)
         is_distinct = False
-        if schema.get("uniqueItems", False) is not False and (high is None or high > 1):
+        if flag_of(place, "uniqueItems") and (high is None or high > 1):
             unique = self._unique(joined(*prefix, rest))
             contained, is_distinct = (*contained, *(unique or ())), unique is None
         array = Array(prefix, rest, low, high, contained, looked_at, is_distinct, place.pointer)

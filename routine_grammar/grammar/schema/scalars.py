@@ -67,6 +67,14 @@ def _numeral(place: Place, keyword: str) -> Decimal:
         raise SchemaError(str(error), pointer=f"{place.pointer}/{keyword}") from error
 
 
+def flag_of(place: Place, keyword: str) -> bool:
+    """What a keyword says that is true or false, and false where it is not there."""
+    given = place.schema.get(keyword, False)
+    if not isinstance(given, bool):
+        raise malformed(place, keyword, "true or false")
+    return given
+
+
 def count_of(place: Place, keyword: str) -> int | None:
     """A count; to JSON Schema `2.0` is one too."""
     count = place.schema.get(keyword)

@@ -1,0 +1,40 @@
+"""A bound on the work of one compile, counted where grammars may ask for much of it: the same everywhere, unlike time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from routine_grammar.errors import GrammarTooLargeError
+
+MAX_EFFORT = 1_000_000  # a unit is about a microsecond
+# What some pieces of work take.
+A_PLACE, A_PATTERN, CELLS_A_UNIT = 3, 1500, 20  # of a pattern's automaton: a point, the whole, cells of its table
+AN_ATOM, A_WAY = 5, 4  # of a regular expression: read, written
+A_PAIR, OF_OBJECTS = 8, 40  # of shapes that meet
+A_VALUE, A_PART = 30, 60  # of a schema: a value or a name that is written out, properties by what several schemas say of them
+
+_left: ContextVar[list[int] | None] = ContextVar("left", default=None)
+
+
+@contextmanager
+def bounded(most: int = MAX_EFFORT) -> Iterator[None]:
+    """Bound what is done within by so many units, where no bound holds yet: then `spend` raises past it."""
+    if _left.get() is not None:
+        yield
+        return
+    token = _left.set([most])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def spend(units: int) -> None:
+    """Count work; raises `GrammarTooLargeError` where there was too much of it within the bound that holds, if one does."""
+    left = _left.get()
+    if left is not None:
+        left[0] -= units
+        if left[0] < 0:
+            raise GrammarTooLargeError(f"it takes more than about {MAX_EFFORT / 1e6:g} s to compile, the bound")
