@@ -333,8 +333,8 @@ def compile_lark(text: str) -> Grammar:
 def compile_regex(pattern: str) -> Grammar:
     """The grammar of all texts that `re.fullmatch` finds a regular expression to match.
 
-    Raises `GrammarError` where it can't be compiled: it is no regular expression, looks around or refers back, or matches
-    nothing; `GrammarTooLargeError` past a bound.
+    Raises `GrammarError` where it can't be compiled: it is no regular expression, looks around or refers back (as atomic groups
+    and possessive quantifiers do), has the flag `m`, or matches nothing; `GrammarTooLargeError` past a bound.
     """
     with bounded():
         grammar = Grammar(Tree(Leaf("PATTERN", terminal_of(pattern))))

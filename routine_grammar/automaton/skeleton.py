@@ -11,7 +11,8 @@ rule's states tell of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -30,7 +31,7 @@ from routine_grammar.automaton.surveying import expand_at, explore, look_at
 from routine_grammar.automaton.tables import Handle
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, RoutineGrammarError, UnsupportedSchemaError
 from routine_grammar.grammar.program import Program
-from routine_grammar.grammar.tree import Call, Distinct, Element, reachable
+from routine_grammar.grammar.tree import Distinct, Element, calls_of
 
 ELSEWHERE = "vLLM's own guidance backend can take such a grammar (--grammar-backend auto hands it over)"
 MOST_LOOKED_AT = 3_000  # states, to tell whether recursive rules can be read in too many ways
@@ -115,9 +116,10 @@ class Skeleton:
         Makes all states from which such a list may come, before the rule at hand ends.
         """
         rules = self._program.grammar.rules
+        marked = [name for name, tree in rules.items() if isinstance(tree, Distinct | Element)]
+        calling = {*marked, *self._callers(marked)}
         for number, name in enumerate(rules):
-            called = reachable(Call(name), rules).values()
-            self._memory.rules[number, pools.MARKED] = any(isinstance(tree, Distinct | Element) for tree in called)
+            self._memory.rules[number, pools.MARKED] = name in calling
         if self._look_at(MAX_MARKED, with_marks=True) >= MAX_MARKED:
             tree = next(tree for tree in rules.values() if isinstance(tree, Distinct))
             keyword = tree.pointer.rpartition("/")[2]
@@ -178,13 +180,27 @@ class Skeleton:
         told = f"{message}: rule {min(recursive)} calls itself and can be read in too many ways"
         return GrammarTooLargeError(f"{told}; {ELSEWHERE}", rule=min(recursive))
 
+    def _callers(self, names: Iterable[str]) -> Iterator[str]:
+        """The rules that call some, at any remove, the nearest first."""
+        callers: dict[str, list[str]] = {}
+        for caller, tree in self._program.grammar.rules.items():
+            for name in calls_of(tree):
+                callers.setdefault(name, []).append(caller)
+        todo = deque(names)
+        seen = set(todo)
+        while todo:
+            for caller in callers.get(todo.popleft(), ()):
+                if caller not in seen:
+                    seen.add(caller)
+                    todo.append(caller)
+                    yield caller
+
     def _is_marked(self, number: int) -> UnsupportedSchemaError:
         """A rule would be read beside others and not be entered: what it leaves a mark for would not be watched."""
         name, rules = self._names[number], self._program.grammar.rules
         tree = rules[name]
         if isinstance(tree, Element):
-            lists = (tree for tree in rules.values() if isinstance(tree, Distinct) and name in reachable(tree, rules))
-            tree = min(lists, key=lambda tree: len(reachable(tree, rules)))
+            tree = next(rules[caller] for caller in self._callers([name]) if isinstance(rules[caller], Distinct))
         assert isinstance(tree, Distinct)
         keyword = tree.pointer.rpartition("/")[2]
         message = f"{keyword!r} is not supported where something else may stand there as well (rule {name})"
