@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from routine_grammar.automaton.automaton import Automaton
+from routine_grammar.errors import GrammarError
 from routine_grammar.explanation import explain
 from routine_grammar.grammar.lark_reader import read_lark
 from routine_grammar.grammar.payload import dump_grammar, load_program
@@ -25,8 +26,10 @@ from routine_grammar.grammar.tree import Grammar, Leaf, Literal, Marker, Sequenc
 from routine_grammar.jit import COMPLETE, is_complete, own_folder
 from routine_grammar.kernels.mask_logits import mask_logits
 from routine_grammar.masks.distinct import rows_of
+from routine_grammar.masks.flat.table import FlatTable
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.row import RowBuffer
+from routine_grammar.masks.rows import TokenRows
 from routine_grammar.masks.vocabulary import Vocabulary
 
 _LOG = logging.getLogger(__name__)
@@ -86,6 +89,10 @@ def _warm_up() -> None:
             for canonical in (False, True):
                 for budget in (None, len(text) + 8):
                     _follow(Matcher(rows, budget, canonical=canonical), text, vocabulary)
+                if isinstance(rows, TokenRows):
+                    with suppress(GrammarError):  # not every grammar has one
+                        table = FlatTable.of(rows, rows.shared.ends(None), canonical=canonical)
+                        table.after(table.start, 0)
         explain(grammar, Automaton(grammar), text[:-1])
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         logits, bits = torch.zeros(1, 64, dtype=dtype), torch.zeros(1, 2, dtype=torch.int32)
@@ -99,7 +106,7 @@ def _grammars() -> Iterator[tuple[Grammar, str]]:
     yield schema_to_grammar({}), "[1, null]"
     yield Grammar(Leaf("PATTERN", terminal_of(r"(?i:ab|\bcd)+[^\d]?"))), "abab"
     yield read_lark(_SUMS), "(1+2)*3^x"
-    yield Grammar(Sequence((Marker(_MARKER), Literal("ab")))), f"{_MARKER}ab"
+    yield Grammar(Sequence((Marker(_MARKER), Literal("ab" * 100)))), f"{_MARKER}{'ab' * 100}"  # a flat form that has to grow
 
 
 def _follow(matcher: Matcher, text: str, vocabulary: Vocabulary) -> None:

@@ -22,7 +22,7 @@ ALLOWED = {
     "automaton": {"errors", "patterns", "grammar", "jit"},
     "masks": {"errors", "grammar", "automaton", "jit", "kept"},
     "kernels": {"errors", "jit"},
-    "warm_up": {"grammar", "automaton", "masks", "kernels", "explanation", "jit"},
+    "warm_up": {"errors", "grammar", "automaton", "masks", "kernels", "explanation", "jit"},
     "engines": {"errors", "effort", "grammar", "automaton", "masks", "kernels", "warm_up"},
     "agent": {"errors", "routine", "grammar", "automaton", "masks"},
     "demo": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},

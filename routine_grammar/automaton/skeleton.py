@@ -70,6 +70,11 @@ class Skeleton:
         return [self._names[number] for number in np.flatnonzero(self._memory.rules[:, pools.CIRCLE] >= 0)]
 
     @property
+    def is_recursive(self) -> bool:
+        """Whether a rule calls itself, at any remove."""
+        return bool(self._memory.used[pools.CIRCLES])
+
+    @property
     def handle(self) -> Handle:
         """What compiled code finds the states by, as long as this lives."""
         return self._memory.handle

@@ -254,7 +254,7 @@ class VocabularyRows:
         with self.lock:
             known = self._spellings.get(key)
             if known is None:
-                tokens = spell(self.vocabulary, before, pieces, np.frombuffer(follows, np.bool_))
+                tokens = spell(self.vocabulary, before, pieces, np.frombuffer(follows, np.bool_).copy())
                 known = self._spellings.put(key, tuple(tokens))
             return known
 
