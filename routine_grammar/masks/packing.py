@@ -11,20 +11,26 @@ Ids = npt.NDArray[np.int32]
 
 
 @jit
-def add_token(token: int, packed: Ids, slots: Ids, used: int) -> int:
-    """Put a token into a packed row of so many words, each behind its place; returns how many there are then.
+def add_word(place: int, bits: int, packed: Ids, slots: Ids, used: int) -> int:
+    """Put 32 tokens into a packed row of so many words, each behind its place; returns how many there are then.
 
     `slots` [words] says where in `packed` a word is, behind how many with itself, or 0.
     """
-    slot = slots[token >> 5]
+    slot = slots[place]
     if slot == 0:
         used += 1
         slot = used
-        slots[token >> 5] = slot
-        packed[2 * slot - 2] = token >> 5
+        slots[place] = slot
+        packed[2 * slot - 2] = place
         packed[2 * slot - 1] = 0
-    packed[2 * slot - 1] |= 1 << (token & 31)
+    packed[2 * slot - 1] |= bits
     return used
+
+
+@jit
+def add_token(token: int, packed: Ids, slots: Ids, used: int) -> int:
+    """As `add_word`, for one token."""
+    return add_word(token >> 5, 1 << (token & 31), packed, slots, used)
 
 
 @jit

@@ -37,7 +37,7 @@ from routine_grammar.masks.flat.states import (
     load_state,
     of_move,
 )
-from routine_grammar.masks.packing import add_token, clear_slots
+from routine_grammar.masks.packing import add_token, add_word, clear_slots
 from routine_grammar.masks.trie import BYTES, DEPTHS, ROOTS, SAME, SKIPS, TOKENS
 from routine_grammar.masks.walks import EXITS, STARTS
 
@@ -317,20 +317,6 @@ def walk(
             token = get(trie, SAME, token)
         node += 1
     return words, found
-
-
-@jit
-def add_word(place: int, bits: int, packed: Ids, slots: Ids, words: int) -> int:
-    """Put 32 tokens into a packed row that is being made; returns how many words it has then."""
-    slot = slots[place]
-    if slot == 0:
-        words += 1
-        slot = words
-        slots[place] = slot
-        packed[2 * slot - 2] = place
-        packed[2 * slot - 1] = 0
-    packed[2 * slot - 1] |= bits
-    return words
 
 
 @jit

@@ -155,13 +155,6 @@ class FlatStates:
         found: npt.NDArray[Any] = self.words[self.first_word[:-1]]
         return found
 
-    def configuration(self, number: int) -> Configuration:
-        """The configuration of a state."""
-        row = np.zeros(HEAD + STACK, np.int32)
-        words = self.words[self.first_word[number] : self.first_word[number + 1]]
-        row[: len(words)] = words
-        return row
-
 
 @jit
 def count_of(f: Handle, which: int) -> int:
