@@ -21,10 +21,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from routine_grammar.kernels import mask_logits_kernel
+from routine_grammar.kernels import (
+    advance_and_mask_kernel,
+    close_rows_kernel,
+    draft_forced_kernel,
+    mask_logits_kernel,
+    replay_states_kernel,
+)
 
 MAX_REGISTERS = 64
-CAPABILITIES = (80, 90)
+CAPABILITIES = (80, 90, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +60,74 @@ class Usage:
         return self.registers <= MAX_REGISTERS and not self.stack_bytes and not self.spills
 
 
+# The types of all arguments by name: of no kernel do two arguments of a name differ in theirs, but for logits.
+TYPES = {
+    **dict.fromkeys(("logits_stride", "columns", "rows_stride", "vocab_size", "ring_size", "tokens_stride", "most"), "i32"),
+    **dict.fromkeys(("thinking_end", "opening"), "i32"),
+    **dict.fromkeys(("rows", "row_ids", "slots", "places", "tokens", "added", "lengths"), "*i32"),
+    **dict.fromkeys(("arena", "ring", "batch_slots", "positions", "last_tokens", "drafts"), "*i64"),
+}
+FORMATS = {"16-bit": torch.bfloat16, "32-bit": torch.float32}
+ALIGNED_ARGUMENTS = ("arena", "ring", "slots")  # allocated whole by their owner: their addresses may be told to the compiler
+
+
 def list_builds() -> tuple[Build, ...]:
     """Return every build that the launchers can ask for; formats of one width share a build but for a constant."""
-    formats = {"16-bit": torch.bfloat16, "32-bit": torch.float32}
-    return tuple(
-        _mask_logits_build(f"mask_logits {width} {'aligned' if aligned else 'unaligned'}", dtype, aligned)
-        for width, dtype in formats.items()
-        for aligned in (True, False)
-    )
-
-
-def _mask_logits_build(name: str, dtype: torch.dtype, aligned: bool) -> Build:
-    integer, minus_infinity = mask_logits_kernel.INTEGER_VIEWS[dtype]
-    types = {
-        "logits": f"*i{integer.itemsize * 8}",
-        "logits_stride": "i32",
-        "columns": "i32",
-        "rows": "*i32",
-        "rows_stride": "i32",
-        "vocab_size": "i32",
-        "row_ids": "*i32",
+    one = dict.fromkeys((2, 4), mask_logits_kernel.COMPILE_OPTIONS)
+    masking = {
+        "mask_logits": (mask_logits_kernel.mask_logits_kernel, one),
+        "mask_states": (advance_and_mask_kernel.mask_kernel, advance_and_mask_kernel.MASK_OPTIONS),
+        "advance_and_mask": (advance_and_mask_kernel.advance_and_mask_kernel, advance_and_mask_kernel.MASK_OPTIONS),
     }
+    builds = [
+        _masking_build(
+            f"{name} {width} {'aligned' if aligned else 'unaligned'}", kernel, dtype, options[dtype.itemsize], aligned
+        )
+        for name, (kernel, options) in masking.items()
+        for width, dtype in FORMATS.items()
+        for aligned in (True, False)
+    ]
+    for width, dtype in FORMATS.items():
+        integer, minus_infinity = mask_logits_kernel.INTEGER_VIEWS[dtype]
+        constants = {
+            "MINUS_INFINITY": minus_infinity,
+            "BLOCK": close_rows_kernel.COLUMNS_PER_PROGRAM,
+            "AT_ONCE": close_rows_kernel.COLUMNS_AT_ONCE,
+        }
+        types = {**TYPES, "logits": _pointer(integer)}
+        options = close_rows_kernel.CLOSE_OPTIONS
+        builds.append(Build(f"close_rows {width}", close_rows_kernel.close_kernel, types, constants, options))
+    for name, kernel, options in (
+        ("advance_states", advance_and_mask_kernel.advance_kernel, advance_and_mask_kernel.ADVANCE_OPTIONS),
+        ("replay_states", replay_states_kernel.replay_kernel, replay_states_kernel.REPLAY_OPTIONS),
+        ("draft_forced", draft_forced_kernel.draft_kernel, draft_forced_kernel.DRAFT_OPTIONS),
+    ):
+        builds.append(Build(name, kernel, TYPES, {}, options))
+    return tuple(builds)
+
+
+def _masking_build(name: str, kernel: Any, dtype: torch.dtype, options: Mapping[str, int], aligned: bool) -> Build:
+    integer, minus_infinity = mask_logits_kernel.INTEGER_VIEWS[dtype]
     constants = {
         "MINUS_INFINITY": minus_infinity,
         "ALIGNED": aligned,
         "BLOCK": mask_logits_kernel.COLUMNS_PER_PROGRAM,
     }
-    return Build(name, mask_logits_kernel.mask_logits_kernel, types, constants, mask_logits_kernel.COMPILE_OPTIONS)
+    return Build(name, kernel, {**TYPES, "logits": _pointer(integer)}, constants, options)
+
+
+def _pointer(integer: torch.dtype) -> str:
+    return f"*i{integer.itemsize * 8}"
 
 
 def compile_build(build: Build, capability: int) -> bytes:
     """Return the cubin of a build for a compute capability such as 90; takes a second, less from Triton's cache."""
     if not isinstance(build.kernel, triton.JITFunction):
         raise RuntimeError(f"{build.name} is interpreted, expected a kernel to compile: unset TRITON_INTERPRET")
-    signature = {name: build.types.get(name, "constexpr") for name in build.kernel.arg_names}
-    source = ASTSource(fn=build.kernel, signature=signature, constexprs=dict(build.constants))
+    names = build.kernel.arg_names
+    signature = {name: "constexpr" if name in build.constants else build.types[name] for name in names}
+    attributes = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if name in ALIGNED_ARGUMENTS}
+    source = ASTSource(build.kernel, signature, dict(build.constants), attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(build.options))
     cubin: bytes = compiled.asm["cubin"]
     return cubin

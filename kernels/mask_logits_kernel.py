@@ -53,7 +53,7 @@ def mask_logits_kernel(
             store_groups(start, first, columns, words, MINUS_INFINITY, BLOCK // 32)
             # The last columns of a row may not fill a group of eight.
             if first + BLOCK > columns:
-                store_tail(start, columns, bits, vocab_size, MINUS_INFINITY)
+                store_tail(start, first, columns, words, MINUS_INFINITY, BLOCK // 32)
         else:
             store_columns(start, first, columns, words, MINUS_INFINITY, BLOCK // 32)
 
@@ -94,12 +94,17 @@ def store_groups(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def store_tail(
-    start: tl.tensor, columns: tl.tensor, bits: tl.tensor, vocab_size: tl.tensor, MINUS_INFINITY: tl.constexpr
+    start: tl.tensor,
+    first: tl.tensor,
+    columns: tl.tensor,
+    words: tl.tensor,
+    MINUS_INFINITY: tl.constexpr,
+    WORDS: tl.constexpr,
 ) -> None:
     """Mask the columns after the last whole group of eight, one by one."""
     column = columns // 8 * 8 + tl.arange(0, 8)
-    words = tl.load(bits + column // 32, mask=column < tl.minimum(columns, vocab_size), other=0)
-    forbidden = ((words >> (column % 32)) & 1) == 0
+    word = tl.sum(tl.where(first // 32 + tl.arange(0, WORDS) == columns // 32, words, 0), axis=0)
+    forbidden = ((word >> (column % 32)) & 1) == 0
     tl.store(start + column, MINUS_INFINITY, mask=forbidden & (column < columns))
 
 

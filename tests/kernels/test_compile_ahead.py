@@ -29,13 +29,16 @@ def test_build_stays_in_registers(usages: dict[tuple[int, str], Usage], capabili
 
 
 @pytest.mark.parametrize("width", ["16-bit", "32-bit"])
+@pytest.mark.parametrize("name", ["mask_logits", "mask_states", "advance_and_mask"])
 @pytest.mark.parametrize("capability", compile_ahead.CAPABILITIES)
-def test_aligned_build_moves_16_bytes_at_a_time(usages: dict[tuple[int, str], Usage], capability: int, width: str) -> None:
-    """Each of 128 threads moves 32 logits in vectors; only the tail of a row goes one by one."""
-    usage = usages[capability, f"mask_logits {width} aligned"]
-    vectors = {"16-bit": 4, "32-bit": 8}[width]
+def test_aligned_build_moves_16_bytes_at_a_time(
+    usages: dict[tuple[int, str], Usage], capability: int, name: str, width: str
+) -> None:
+    """Each thread moves its logits in vectors; only the tail of a row, and what a state is kept in, go one by one."""
+    usage = usages[capability, f"{name} {width} aligned"]
+    vectors = 8 if (name, width) == ("mask_logits", "32-bit") else 4
     assert usage.loads[128] == usage.stores[128] == vectors
-    assert sum(usage.stores.values()) == vectors + 1
+    assert sum(usage.stores.values()) == vectors + 1 + (name == "advance_and_mask")
 
 
 def test_usage_that_spills_does_not_fit() -> None:
@@ -49,4 +52,4 @@ def test_report_names_every_build(capsys: pytest.CaptureFixture[str]) -> None:
     assert compile_ahead.main(["--capability", "90"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(BUILDS)
-    assert all(line.startswith("sm_90 mask_logits") and "registers=" in line for line in lines)
+    assert all(line.startswith("sm_90 ") and "registers=" in line for line in lines)

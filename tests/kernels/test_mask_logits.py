@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import torch
 from benchmarks.kernels import mask_logits as benchmark
 from routine_grammar.kernels.mask_logits import mask_logits
 from routine_grammar.kernels.mask_logits_reference import mask_logits_reference
+from tests.kernels.interpreting import run_interpreted
 from tests.kernels.mask_logits_cases import INTEGERS, Case, check_kernel_equals_reference, list_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,14 +56,7 @@ def test_the_reference_follows_the_bits(case: Case) -> None:
 
 
 def test_kernel_equals_reference_under_the_interpreter() -> None:
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed: its interpreter cannot run the kernel")
-    module = Path(__file__).with_name("interpreted_mask_logits.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", str(module)]
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    if run.returncode:
-        pytest.fail(f"under TRITON_INTERPRET=1:\n{run.stdout}\n{run.stderr}", pytrace=False)
+    run_interpreted("interpreted_mask_logits.py")
 
 
 @pytest.mark.gpu

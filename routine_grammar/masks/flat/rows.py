@@ -55,8 +55,7 @@ class FlatRows:
         self._fill()
         self.distance = landing.measure(self._handle, states.handle, len(states))
         self.farthest = np.zeros(len(states), np.int32)
-        edges = self._part(landing.EDGES, landing.USED_EDGES)
-        np.maximum.at(self.farthest, edges[:, 0], self.distance[edges[:, 1]])
+        np.maximum.at(self.farthest, self.edges[:, 0], self.distance[self.edges[:, 1]])
 
     def _put(self, size: int, spells: bool) -> None:
         for place, shape in {
@@ -104,6 +103,11 @@ class FlatRows:
     def forced(self) -> Ids:
         """The token that is forced at each state, or less than 0."""
         return self._array(landing.FORCED)
+
+    @property
+    def edges(self) -> Ids:
+        """The states that each state's tokens lead to, [edges, 2]."""
+        return self._part(landing.EDGES, landing.USED_EDGES)
 
     @property
     def base_of(self) -> Ids:

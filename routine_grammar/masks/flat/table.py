@@ -27,8 +27,8 @@ Ids = npt.NDArray[np.int32]
 
 MAX_TABLE_STATES = 1 << 16
 # Columns of `rows`: the base's number or -1, where the row's words begin and how many there are, how few further tokens end the
-# text, how few do behind the token for which that is most, and the one token that is allowed, or -1.
-BASE, FIRST, COUNT, DISTANCE, FARTHEST, FORCED = range(6)
+# text, how few do behind the token for which that is most, the one token that is allowed, or -1, and the state behind it.
+BASE, FIRST, COUNT, DISTANCE, FARTHEST, FORCED, AFTER = range(7)
 COLUMNS = 8
 
 
@@ -66,7 +66,7 @@ class FlatTable:
         comb = lay_out(states, symbols, len(numbers))
         found = FlatRows(states, comb, rows, ends, canonical=canonical)
         refused = words_of_refused(vocabulary, ends)
-        words, table = comb.words.copy(), _rows_of(found, refused)
+        words, table = comb.words.copy(), _rows_of(found, refused, comb.offsets)
         landed = np.flatnonzero(found.row_of >= 0)
         defaults = words[comb.offsets[landed]] & 0xFFFFFFFF
         words[comb.offsets[landed]] = (-1 - np.arange(1, 1 + len(landed), dtype=np.int64)) << 32 | defaults
@@ -129,9 +129,11 @@ def words_of_refused(vocabulary: Vocabulary, ends: Ends) -> Ids:
     return np.array([[last >> 5, np.uint32(1 << (last & 31)).astype(np.int32)]], np.int32)
 
 
-def _rows_of(found: FlatRows, refused: Ids) -> Ids:
+def _rows_of(found: FlatRows, refused: Ids, offsets: Ids) -> Ids:
     """The rows of all states at which tokens end, behind that of NOWHERE."""
     landed = np.flatnonzero(found.row_of >= 0)
+    after = np.full(len(offsets), NOWHERE, np.int32)
+    after[found.edges[:, 0]] = offsets[found.edges[:, 1]]
     rows = np.zeros((1 + len(landed), COLUMNS), np.int32)
     rows[0, [BASE, FIRST, COUNT, FORCED]] = -1, 0, len(refused), -1
     of = found.row_of[landed]
@@ -143,6 +145,7 @@ def _rows_of(found: FlatRows, refused: Ids) -> Ids:
         (DISTANCE, found.distance[landed]),
         (FARTHEST, found.farthest[landed]),
         (FORCED, np.maximum(found.forced[landed], -1)),
+        (AFTER, np.where(found.forced[landed] >= 0, after[landed], NOWHERE)),
     ):
         rows[1:, column] = values
     return rows
