@@ -10,7 +10,6 @@ import os
 
 import torch
 
-from routine_grammar.kernels.mask_logits_cpu import mask_logits_cpu
 from routine_grammar.kernels.mask_logits_reference import check_mask_arguments, mask_logits_reference
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -38,6 +37,9 @@ def mask_logits(logits: torch.Tensor, rows: torch.Tensor, row_ids: torch.Tensor,
         return
     vocab_size = check_mask_arguments(logits, rows, row_ids, vocab_size)
     if logits.is_cpu and not _INTERPRETED:
+        # Imported here: a machine that masks on a GPU need not have numba.
+        from routine_grammar.kernels.mask_logits_cpu import mask_logits_cpu
+
         mask_logits_cpu(logits, rows, row_ids, vocab_size=vocab_size)
     elif logits.numel():
         # Imported here: a machine without a GPU need not have Triton.

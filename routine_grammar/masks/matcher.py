@@ -12,7 +12,7 @@ from routine_grammar.automaton.automaton import Piece
 from routine_grammar.automaton.step import NO_BOUNDS
 from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.masks.distinct import AnyPlace, AnyRows
-from routine_grammar.masks.row import NO_TOKEN, Row
+from routine_grammar.masks.row import NO_TOKEN, Ends, Row
 from routine_grammar.masks.rows import Run
 
 # Where a sequence stands after its last token (None: none yet), and how many tokens it is into a run of forced ones, where one
@@ -154,9 +154,19 @@ class Matcher:
         return other
 
     @property
-    def ends(self) -> frozenset[int]:
+    def ending(self) -> Ends:
         """The tokens that end a text."""
+        return self._ending
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids of the tokens that end a text."""
         return self._ends
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether forced text has only the tokens that its tokenizer would write."""
+        return self._canonical
 
     def allowed(self) -> npt.NDArray[np.int32]:
         """The ids of all tokens allowed next, sorted, ends of text among them."""

@@ -11,10 +11,12 @@ from routine_grammar.engines.vllm.drafts import (
     IN_PIPELINES,
     MAX_DRAFTS,
     WITH_STATE,
+    device_speculative_config,
     has_custom_processors,
     speculative_config,
 )
-from routine_grammar.engines.vllm.settings import ENTRY, EngineSettings, GrammarBackend, Spelling
+from routine_grammar.engines.vllm.environment import has_second_runner
+from routine_grammar.engines.vllm.settings import DEFAULT_DEVICE_MEMORY, ENTRY, EngineSettings, GrammarBackend, Spelling
 from routine_grammar.errors import EngineError
 
 _LORA_NEEDS = "vLLM wants --max-num-batched-tokens for one token and all drafts of --max-num-seqs requests there"
@@ -37,6 +39,13 @@ def add_flags(group: Any) -> None:
     )
 
     group.add_argument(
+        "--grammar-device-memory",
+        metavar="MIB",
+        type=int,
+        default=DEFAULT_DEVICE_MEMORY >> 20,
+        help="MiB of each GPU for tables of grammars that it follows by itself; 0: the host follows all (default: %(default)s)",
+    )
+    group.add_argument(
         "--grammar-backend",
         choices=[str(backend) for backend in GrammarBackend],
         default=str(GrammarBackend.VLLM),
@@ -57,9 +66,12 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
         args.speculative_config, asked = None, given["num_speculative_tokens"] if asked is None else asked
     if asked is not None and not 0 <= asked <= MAX_DRAFTS:
         raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")
+    if args.grammar_device_memory < 0:
+        raise EngineError(f"argument --grammar-device-memory: {args.grammar_device_memory}: expected MiB from 0 on")
+    on_device = not on_cpu and args.grammar_device_memory > 0 and has_second_runner()
     drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
     said = None
-    obstacle = _obstacle(args) if drafts else None
+    obstacle = _obstacle(args, on_device=on_device) if drafts else None
     if drafts and not obstacle and on_cpu and keeps_state():
         obstacle = WITH_STATE
     if obstacle:
@@ -73,13 +85,16 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
         said = (
             f"forced text is drafted by {drafts} tokens a pass, and not {DEFAULT_DRAFTS}, beside LoRA adapters: {_LORA_NEEDS}"
         )
+    on_device = on_device and bool(drafts) and _method(args) is None
     if drafts and _method(args) is None:
-        args.speculative_config = speculative_config(drafts)
+        args.speculative_config = device_speculative_config(drafts) if on_device else speculative_config(drafts)
     elif asked and drafts and (most := _speculated(args)) is not None and most < asked:
         said = f"forced text is drafted by {most} tokens a pass, and not {asked}: as many as {_method(args)!r} speculates"
-    settings = EngineSettings(drafts, Spelling(args.routine_spelling), GrammarBackend(args.grammar_backend))
+    memory = args.grammar_device_memory << 20
+    spelling, backend = Spelling(args.routine_spelling), GrammarBackend(args.grammar_backend)
+    settings = EngineSettings(drafts, spelling, backend, memory, on_device)
     if ENTRY in (args.additional_config or {}):
-        flags = "--routine-drafts, --routine-spelling and --grammar-backend"
+        flags = "--routine-drafts, --routine-spelling, --grammar-backend and --grammar-device-memory"
         raise EngineError(f"--additional-config has {ENTRY!r}, which {flags} stand for")
     args.additional_config = {**(args.additional_config or {}), **settings.entry()}
     return said
@@ -104,14 +119,14 @@ def _speculated(args: Any) -> int | None:
     return args.spec_tokens or (args.speculative_config or {}).get("num_speculative_tokens")
 
 
-def _obstacle(args: Any) -> str | None:
-    """Why vLLM can't verify drafts of ours under these flags."""
+def _obstacle(args: Any, *, on_device: bool) -> str | None:
+    """Why vLLM can't verify drafts of ours under these flags, the host's or those of its devices."""
     method = _method(args)
     if method is not None and method not in BESIDE:
         return f"the proposals of speculation by {method!r} can't be replaced; beside {' and '.join(BESIDE)} they can"
-    if args.logits_processors or has_custom_processors():
+    if not on_device and (args.logits_processors or has_custom_processors()):
         return "vLLM does not apply logits processors of one's own to drafts"
-    if args.async_scheduling:
+    if args.async_scheduling and not on_device:
         return "under --async-scheduling the tokens to verify are fixed before a grammar is asked"
     if (args.pipeline_parallel_size or 1) > 1:
         return IN_PIPELINES

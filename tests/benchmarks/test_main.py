@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import host_report
-from benchmarks.__main__ import RESULTS, main
 from benchmarks.arms import LLGUIDANCE, OURS, OURS_COLD, OURS_LARK, OURS_TREE, XGRAMMAR
+from benchmarks.command import RESULTS, main
 from benchmarks.compare import compare
 from benchmarks.compile_and_mask import DisagreementError
 from benchmarks.newest import NEWEST, newest_peers

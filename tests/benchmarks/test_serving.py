@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from benchmarks.__main__ import _parser, main
+from benchmarks.command import _parser, main
 from benchmarks.results import Measurement, read_csv
 from benchmarks.serving.arms import ANY_SPELLING, ARMS, FREE, GUIDANCE, OURS, REQUIRED, UNDRAFTED, XGRAMMAR, Arm
 from benchmarks.serving.command import options_of

@@ -62,7 +62,9 @@ def test_a_forced_token_leads_where_its_row_says() -> None:
 
 def test_tables_are_told_apart_by_what_they_allow() -> None:
     vocabulary = make_vocabulary()
-    tables = [pack_table(make_table(grammar, vocabulary, canonical=canonical)) for grammar in GRAMMARS for canonical in (False, True)]
+    tables = [
+        pack_table(make_table(grammar, vocabulary, canonical=canonical)) for grammar in GRAMMARS for canonical in (False, True)
+    ]
     again = pack_table(make_table(GRAMMARS[0], vocabulary, canonical=True))
     assert again.digest == tables[1].digest
     assert len({one.digest for one in tables}) > len(GRAMMARS)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kernels import mask_logits as benchmark
 from routine_grammar.kernels.mask_logits import mask_logits
 from routine_grammar.kernels.mask_logits_reference import mask_logits_reference
 from tests.kernels.interpreting import run_interpreted
@@ -124,30 +123,3 @@ def test_refuses_other_arguments(logits: torch.Tensor, rows: torch.Tensor, row_i
 def test_refuses_vocab_size_without_bits_or_columns(words: int, vocab_size: int, limit: int) -> None:
     with pytest.raises(ValueError, match=rf"got vocab_size {vocab_size}, expected 0 to {limit} for rows of {words} words"):
         mask_logits(torch.zeros(1, 40), torch.zeros(1, words, dtype=torch.int32), ids(0), vocab_size=vocab_size)
-
-
-def test_benchmark_says_that_there_is_no_device(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert benchmark.main([]) == 2
-    assert "no CUDA device" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.97, 1.0])
-@pytest.mark.parametrize("dtype", benchmark.DTYPES)
-def test_benchmark_arms_agree(share: float, dtype: torch.dtype) -> None:
-    allowed = torch.rand(3, 1024, generator=torch.Generator().manual_seed(1)) < share
-    arms = benchmark.build_arms(allowed)
-    assert {"mask_logits", "masked_fill_"} <= arms.keys()
-    for name, call in arms.items():
-        benchmark.check_arm(name, call, allowed, dtype)
-
-
-def test_benchmark_refuses_a_wrong_arm() -> None:
-    with pytest.raises(SystemExit, match="broken is wrong"):
-        benchmark.check_arm("broken", lambda logits: logits, torch.zeros(1, 32, dtype=torch.bool), torch.float32)
-
-
-def test_benchmark_counts_bytes_by_groups_of_eight() -> None:
-    allowed = torch.zeros(1, 32, dtype=torch.bool)
-    allowed[0, 8:16], allowed[0, 16] = True, True
-    assert benchmark.count_bytes(allowed, torch.bfloat16) == (2 * 8 + 2 * 8) * 2 + 4

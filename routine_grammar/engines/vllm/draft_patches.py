@@ -15,6 +15,7 @@ from routine_grammar.engines.vllm.certain_patches import (
     sample_certain,
     wants_logprobs,
 )
+from routine_grammar.engines.vllm.device_patches import prepare_device
 from routine_grammar.engines.vllm.drafts import (
     bars_drafts,
     drafts_of,
@@ -61,6 +62,7 @@ def patch_drafts() -> None:
                 from routine_grammar.engines.vllm.grammars import make_ready  # in engine cores alone
 
                 make_ready(self.tokenizer)
+                prepare_device(self)
 
         return __init__
 

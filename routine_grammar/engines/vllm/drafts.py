@@ -19,6 +19,7 @@ BESIDE = ("ngram", "suffix")
 REQUEST_OPTION = "routine_drafts"  # in a request's `vllm_xargs`: at most so many drafts a pass, 0: none
 IN_PIPELINES = "the stages of a pipeline hand on tokens that their grammars have not seen"
 WITH_STATE = "on CPUs, vLLM loses the state of models that keep one (Mamba, hybrid models) where it verifies drafts"
+NOT_ON_DEVICE = "it takes vLLM's second model runner, memory for tables, and `device_speculative_config` as its speculation"
 _PROPOSER = f"{__name__}.NoProposals"
 
 
@@ -46,6 +47,14 @@ def speculative_config(drafts: int = DEFAULT_DRAFTS) -> dict[str, Any]:
     return {"method": "custom_class", "model": _PROPOSER, "num_speculative_tokens": drafts}
 
 
+def device_speculative_config(drafts: int = DEFAULT_DRAFTS) -> dict[str, Any]:
+    """vLLM's `speculative_config` by which devices draft forced text (`EngineSettings.device_drafts`), at most `drafts` tokens.
+
+    Raises `EngineError` for a number outside of 1 to 128.
+    """
+    return {"method": "ngram_gpu", "num_speculative_tokens": speculative_config(drafts)["num_speculative_tokens"]}
+
+
 def is_ours(config: Any) -> bool:
     """Whether a speculative configuration of vLLM's is the one that `speculative_config` makes."""
     return config is not None and config.method == "custom_class" and config.model == _PROPOSER
@@ -54,6 +63,24 @@ def is_ours(config: Any) -> bool:
 def may_be_ours(config: Any) -> bool:
     """Whether forced tokens can stand where a speculative configuration has proposals, or have no others beside them."""
     return is_ours(config) or (config is not None and config.method in BESIDE)
+
+
+def has_device_path(vllm_config: Any) -> bool:
+    """Whether an engine's devices follow grammars: under vLLM's second model runner, where memory is set aside for it."""
+    return bool(
+        vllm_config.use_v2_model_runner
+        and EngineSettings.of(vllm_config).device_memory
+        and vllm_config.model_config.runner_type != "pooling"
+        and not vllm_config.model_config.skip_tokenizer_init
+        and not getattr(vllm_config.parallel_config, "enable_batch_sharded_sampling", False)
+    )
+
+
+def drafts_on_device(vllm_config: Any) -> bool:
+    """Whether devices propose forced text, where vLLM's configuration has them propose what came before."""
+    config = vllm_config.speculative_config
+    is_asked = config is not None and config.method == "ngram_gpu" and EngineSettings.of(vllm_config).device_drafts
+    return is_asked and has_device_path(vllm_config)
 
 
 def has_custom_processors() -> bool:
@@ -69,6 +96,8 @@ def most_drafts(vllm_config: Any) -> int:
     """
     allowed = EngineSettings.of(vllm_config).drafts
     config = vllm_config.speculative_config
+    if EngineSettings.of(vllm_config).device_drafts and not drafts_on_device(vllm_config):
+        raise EngineError(f"forced text can't be drafted by devices: {NOT_ON_DEVICE}")
     if config is None or vllm_config.scheduler_config.async_scheduling or vllm_config.use_v2_model_runner:
         return 0
     obstacle = None

@@ -69,6 +69,13 @@ def supported_version() -> str:
     return next(iter(found.values()))
 
 
+def has_second_runner() -> bool:
+    """Whether vLLM may use its second model runner with a speculator: from 0.32 on, where Triton is, and not turned off."""
+    allowed = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1").lower() not in ("0", "false")
+    found = next((version for name in _DISTRIBUTIONS if (version := _installed_version(name)) is not None), "")
+    return allowed and _release(found) >= (0, 32) and importlib.util.find_spec("triton") is not None
+
+
 def hide_broken_packages() -> tuple[str, ...]:
     """Make optional packages built for CUDA un-importable beside a torch built without; returns those newly hidden.
 

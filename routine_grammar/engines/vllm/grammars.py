@@ -22,13 +22,18 @@ from routine_grammar.errors import GrammarError, VocabularyError
 from routine_grammar.grammar.payload import load_program
 from routine_grammar.grammar.usual import usual_terminals
 from routine_grammar.masks.distinct import AnyRows, rows_of
+from routine_grammar.masks.flat.packed import PackedTable, pack_table
+from routine_grammar.masks.flat.table import FlatTable
 from routine_grammar.masks.matcher import Matcher
+from routine_grammar.masks.row import Ends
+from routine_grammar.masks.rows import TokenRows
 from routine_grammar.masks.stored import make_ready as store_rows
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.warm_up import warm_up
 
 MAX_COMPILED = 4096
 MAX_COMPILED_BYTES = 512 * 2**20
+MAX_TABLE_BYTES = 256 * 2**20
 COUNTED_EVERY = 16  # new grammars, as all have to be asked how far they have grown
 
 
@@ -41,6 +46,7 @@ class CompiledGrammars:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._compiled: OrderedDict[str, AnyRows] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, frozenset[int], bool], PackedTable | None] = OrderedDict()
         self._added = 0
         self.nbytes = 0  # of the grammars that are kept, about, as they were counted last
         self._lock = threading.Lock()
@@ -83,6 +89,29 @@ class CompiledGrammars:
         self.nbytes = sum(rows.nbytes for rows in self._compiled.values())
         while len(self._compiled) > 1 and (self.nbytes > MAX_COMPILED_BYTES or len(self._compiled) > MAX_COMPILED):
             self.nbytes -= self._compiled.popitem(last=False)[1].nbytes
+
+    def table(self, payload: str, ends: Ends, *, canonical: bool) -> PackedTable | None:
+        """The table by which a device follows a payload's grammar; None where it has none."""
+        rows = self.rows(payload)
+        key = payload, ends.ids, canonical
+        with self._lock:
+            if key in self._tables:
+                self._tables.move_to_end(key)
+                return self._tables[key]
+        table: PackedTable | None = None
+        if isinstance(rows, TokenRows):
+            with suppress(GrammarError):  # it says why there is none: the host follows such a grammar
+                table = pack_table(FlatTable.of(rows, ends, canonical=canonical))
+        with self._lock:
+            self._tables[key] = table
+            sizes = [len(payload) + (0 if kept is None else kept.words.nbytes) for (payload, *_), kept in self._tables.items()]
+            size = sum(sizes)
+            for each in sizes[:-1]:
+                if size <= MAX_TABLE_BYTES and len(self._tables) <= MAX_COMPILED:
+                    break
+                self._tables.popitem(last=False)
+                size -= each
+        return table
 
     def __len__(self) -> int:
         """How many grammars are kept."""

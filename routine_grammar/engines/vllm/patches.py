@@ -16,6 +16,7 @@ from typing import Any
 
 from routine_grammar.engines.vllm.backend import multiplexer
 from routine_grammar.engines.vllm.checking import check_off_loop, compile_off_loop
+from routine_grammar.engines.vllm.device_patches import MESSAGE, add_table, apply_device_patches
 from routine_grammar.engines.vllm.draft_patches import apply_draft_patches
 from routine_grammar.engines.vllm.drafts import REQUEST_OPTION, is_ours
 from routine_grammar.engines.vllm.mask_patches import apply_mask_patches
@@ -46,6 +47,7 @@ def apply_patches() -> None:
     patch_guard()
     apply_draft_patches()
     apply_mask_patches()
+    apply_device_patches()
 
 
 def patch_backends() -> None:
@@ -84,6 +86,7 @@ def patch_budget() -> None:
                 ahead = config.num_speculative_tokens if config and not is_ours(config) else 0
                 thinking = request if self.reasoner_cls and not self.enable_in_reasoning else None
                 grammar.bind(min(request.max_tokens, room), thinking, ahead)
+                add_table(self, request, grammar)
             return grammar
 
         return _create_grammar
@@ -162,6 +165,8 @@ def patch_inputs() -> None:
 
                 params = bound.arguments["params"]
                 bound.arguments["params"] = take_over(params, backend, lambda taken: _check(taken, self.tokenizer))
+            if MESSAGE in (getattr(bound.arguments["params"], "extra_args", None) or {}):
+                _refuse(f"`{MESSAGE}` in `vllm_xargs` is not a client's to say", "vllm_xargs")
             request = original(*bound.args, **bound.kwargs)
             constraint = getattr(request.sampling_params, "structured_outputs", None)
             if constraint is not None and is_payload(constraint.grammar):

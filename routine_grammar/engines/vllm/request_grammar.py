@@ -12,6 +12,7 @@ import torch
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from routine_grammar.masks.distinct import AnyRows
+from routine_grammar.masks.flat.packed import PackedTable
 from routine_grammar.masks.matcher import Matcher
 from routine_grammar.masks.row import Row
 
@@ -35,6 +36,7 @@ class RoutineGrammar(Matcher, StructuredOutputGrammar):  # type: ignore[misc]
         self._failed = False
         self._drafts = True
         self._bitmask: torch.Tensor | None = None
+        self.table: PackedTable | None = None  # what a device follows the grammar by
         self._packed: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self.pass_row: Callable[[], Row | None] = self._next_row  # as `guarded_row`, but that it may raise
 

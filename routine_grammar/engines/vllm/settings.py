@@ -10,6 +10,7 @@ from typing import Any
 from routine_grammar.errors import EngineError
 
 ENTRY = "routine_grammar"
+DEFAULT_DEVICE_MEMORY = 256 << 20
 
 
 class Spelling(StrEnum):
@@ -29,11 +30,17 @@ class GrammarBackend(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`drafts`: at most so many forced tokens a request and pass, where vLLM speculates; None: as many as it does."""
+    """`drafts`: at most so many forced tokens a request and pass, where vLLM speculates; None: as many as it does.
+
+    `device_memory`: so many bytes of each GPU are for tables of grammars; 0: hosts alone follow them. `device_drafts`: forced
+    text is proposed where vLLM's `ngram_gpu` is configured.
+    """
 
     drafts: int | None = None
     spelling: Spelling = Spelling.CANONICAL
     backend: GrammarBackend = GrammarBackend.VLLM
+    device_memory: int = DEFAULT_DEVICE_MEMORY
+    device_drafts: bool = False
 
     @classmethod
     def of(cls, vllm_config: Any) -> EngineSettings:
@@ -52,9 +59,15 @@ class EngineSettings:
             if name in entry and entry[name] not in list(kinds):
                 expected = " or ".join(map(repr, map(str, kinds)))
                 raise EngineError(f"{where}[{name!r}] is {entry[name]!r:.80}: expected {expected}")
+        memory, on_device = entry.get("device_memory", DEFAULT_DEVICE_MEMORY), entry.get("device_drafts", False)
+        if not isinstance(memory, int) or memory < 0:
+            raise EngineError(f"{where}['device_memory'] is {memory!r:.80}: expected a number of bytes from 0 on")
+        if not isinstance(on_device, bool):
+            raise EngineError(f"{where}['device_drafts'] is {on_device!r:.80}: expected true or false")
         spelling, backend = entry.get("spelling", Spelling.CANONICAL), entry.get("backend", GrammarBackend.VLLM)
-        return cls(drafts, Spelling(spelling), GrammarBackend(backend))
+        return cls(drafts, Spelling(spelling), GrammarBackend(backend), memory, on_device)
 
     def entry(self) -> dict[str, Any]:
         """What makes these settings, as an entry of `additional_config`."""
-        return {ENTRY: {"drafts": self.drafts, "spelling": str(self.spelling), "backend": str(self.backend)}}
+        told = {"drafts": self.drafts, "spelling": str(self.spelling), "backend": str(self.backend)}
+        return {ENTRY: {**told, "device_memory": self.device_memory, "device_drafts": self.device_drafts}}
