@@ -23,7 +23,10 @@ def draft_forced(
     last_tokens: torch.Tensor,
     ring: torch.Tensor,
 ) -> None:
-    """Fill drafts [n, most] int64 with the tokens that have to come behind the texts of n slots, and -1 behind those.
+    """Fill drafts [n, most] int64 with the tokens that have to come behind the texts of n slots.
+
+    Behind those, and for slots that have none, comes the last token of the slot: a token that a model can be asked about, as
+    engines verify all that they are proposed.
 
     slots [n] int64. lengths [all slots] int32: the tokens of each slot, prompt and text. last_tokens [all slots]
     int64: the last of them. The ring has to know the state before it. At most DRAFTS of a slot are drafted. On a CUDA
@@ -51,8 +54,8 @@ def draft_forced_reference(
     ring: torch.Tensor,
 ) -> None:
     """Do what `draft_forced` does, token by token; it waits for the device."""
-    drafts.fill_(-1)
     for place, slot in enumerate(slots.tolist()):
+        drafts[place] = last_tokens[slot]
         reader, last = Reader(tables, slot), int(lengths[slot]) - 1
         if not reader.has_grammar or last < reader.column(ENTRY):
             continue

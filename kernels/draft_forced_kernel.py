@@ -49,20 +49,21 @@ def draft_kernel(
     last = tl.load(lengths + slot) - 1
     entry = tl.load(of_slot + ENTRY)
     state = tl.full([], NOWHERE, tl.int32)
+    token = tl.load(last_tokens + slot)
     if (tl.load(of_slot + COMB) >= 0) & (last >= entry):
         known = tl.maximum(last - 1, entry)
         word = tl.load(ring + slot * ring_size + (known & (ring_size - 1)))
         state = tl.where(word >> 32 == known, word.to(tl.int32), NOWHERE)
         if last > known:
-            token = tl.load(last_tokens + slot).to(tl.int32)
-            state = after_token(arena, vocab_size, of_slot, state, token, thinking_end, opening)
+            state = after_token(arena, vocab_size, of_slot, state, token.to(tl.int32), thinking_end, opening)
     for place in range(most):
-        forced = tl.full([], -1, tl.int32)
+        draft = token
         if (state > NOWHERE) & (place < tl.load(of_slot + DRAFTS)):
             row = row_of_state(arena, of_slot, state)
             forced = tl.load(row + FORCED)
+            draft = tl.where(forced >= 0, forced, token)
             state = tl.where(forced >= 0, tl.load(row + AFTER), NOWHERE)
-        tl.store(drafts + tl.program_id(0).to(tl.int64) * most + place, forced.to(tl.int64))
+        tl.store(drafts + tl.program_id(0).to(tl.int64) * most + place, draft)
 
 
 def launch_draft_forced(

@@ -78,7 +78,10 @@ def test_drafts_of_the_device_change_nothing_but_the_number_of_passes() -> None:
     found = went("drafted", count)
     undrafted, drafted = found["undrafted"], found["drafted"]
     assert found["asynchronous"]
-    assert (undrafted["accepted"], drafted["accepted"] > 5 * count) == (0, True)
+    assert drafted["accepted"] > 15 * count
+    assert undrafted["accepted"] < 6 * count, (
+        "what stands behind forced text may be right by chance, where a text repeats itself"
+    )
     assert all(undrafted["whole"])
     assert all(drafted["whole"])
     apart = sum(not is_same(*pair) for pair in zip(undrafted["samples"], drafted["samples"], strict=True))

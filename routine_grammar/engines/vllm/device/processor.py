@@ -145,5 +145,5 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         return logits
 
     def draft(self, drafts: torch.Tensor, slots: torch.Tensor, last_tokens: torch.Tensor) -> None:
-        """Fill drafts [requests, most] with what has to come behind the texts of some slots, and -1 behind it."""
+        """Fill drafts [requests, most] with what has to come behind the texts of some slots."""
         draft_forced(drafts, self.tables, slots, self._requests.total_len.gpu, last_tokens, self._ring)

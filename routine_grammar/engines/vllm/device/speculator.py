@@ -11,7 +11,7 @@ from routine_grammar.engines.vllm.device.processor import GrammarProcessor
 
 
 class ForcedSpeculator(BaseSpeculator):  # type: ignore[misc]
-    """Proposes the tokens that have to come, and for what is behind them -1, which vLLM rejects as no token."""
+    """Proposes the tokens that have to come, and for what is behind them each text's last token: vLLM verifies it as any."""
 
     supports_mm_inputs = False
     draft_logits = None
@@ -19,7 +19,7 @@ class ForcedSpeculator(BaseSpeculator):  # type: ignore[misc]
     def __init__(self, vllm_config: Any, device: torch.device, req_states: Any) -> None:
         self._requests = req_states
         most, requests = vllm_config.speculative_config.num_speculative_tokens, vllm_config.scheduler_config.max_num_seqs
-        self._drafts = torch.full((requests, most), -1, dtype=torch.int64, device=device)
+        self._drafts = torch.zeros(requests, most, dtype=torch.int64, device=device)
 
     def init_cudagraph_manager(self, cudagraph_mode: Any) -> None:
         """There is no graph."""
@@ -45,6 +45,6 @@ class ForcedSpeculator(BaseSpeculator):  # type: ignore[misc]
         drafts = self._drafts[: input_batch.num_reqs]
         processor = GrammarProcessor.of(self._requests)
         if dummy_run or processor is None:
-            return drafts.fill_(-1)
+            return drafts.zero_()
         processor.draft(drafts, input_batch.idx_mapping, last_sampled.view(-1))
         return drafts
