@@ -27,7 +27,7 @@ MEMORY = 4 << 20
 # What only hosts follow: characters that are counted, and a rule that calls itself.
 COUNTED = compile_regex('"[a-z]{2,40}"')
 NESTED = compile_lark('start: "[" (start | "x") "]"')
-CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 24, "block_size": 32, "max_model_len": 384, "max_num_batched_tokens": 128}
+CROWDED: dict[str, Any] = {"num_gpu_blocks_override": 10, "block_size": 32, "max_model_len": 256, "max_num_batched_tokens": 128}
 
 
 def device_engine(*, memory: int = MEMORY, asynchronous: bool = False, drafts: int = 0, **options: Any) -> LLM:
@@ -96,7 +96,7 @@ def jobs(count: int, vocabulary: Vocabulary) -> tuple[list[Any], list[Any]]:
     """Turns of the demo, a third of them with budgets that run out; grammars that only hosts follow; and free requests."""
     from vllm import SamplingParams
 
-    rng, listed = random.Random(5), turns()
+    rng, listed = random.Random(5), [FREE_BETWEEN, *turns(), FREE_BETWEEN]
     grammars: list[Any] = []
     params: list[Any] = []
     for number in range(count):
