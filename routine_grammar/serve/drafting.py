@@ -62,13 +62,14 @@ def apply_flags(args: Any, *, on_cpu: bool, keeps_state: Callable[[], bool]) -> 
     """
     asked = args.routine_drafts
     given = args.speculative_config or {}
-    if given == {**speculative_config(), "num_speculative_tokens": given.get("num_speculative_tokens")}:
+    by_host = given == {**speculative_config(), "num_speculative_tokens": given.get("num_speculative_tokens")}
+    if by_host:
         args.speculative_config, asked = None, given["num_speculative_tokens"] if asked is None else asked
     if asked is not None and not 0 <= asked <= MAX_DRAFTS:
         raise EngineError(f"argument --routine-drafts: {asked}: expected 0 to {MAX_DRAFTS}")
     if args.grammar_device_memory < 0:
         raise EngineError(f"argument --grammar-device-memory: {args.grammar_device_memory}: expected MiB from 0 on")
-    on_device = not on_cpu and args.grammar_device_memory > 0 and has_second_runner()
+    on_device = not (on_cpu or by_host) and args.grammar_device_memory > 0 and has_second_runner()
     drafts = asked if asked is not None else DEFAULT_DRAFTS if on_cpu else 0
     said = None
     obstacle = _obstacle(args, on_device=on_device) if drafts else None

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from routine_grammar.demo.model import demo_model_path
-from routine_grammar.engines.vllm.drafts import DEFAULT_DRAFTS, most_drafts, speculative_config
+from routine_grammar.engines.vllm.drafts import (
+    DEFAULT_DRAFTS,
+    device_speculative_config,
+    drafts_on_device,
+    most_drafts,
+    speculative_config,
+)
 from routine_grammar.engines.vllm.settings import EngineSettings, Spelling
 from routine_grammar.errors import EngineError
 from routine_grammar.serve import drafting
@@ -52,12 +58,33 @@ def engine(args: Namespace, async_scheduling: bool = False, **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("flags", "on_cpu", "drafts"), [((), True, DEFAULT_DRAFTS), ((), False, 0), (("4",), False, 4), (("0",), True, 0)]
 )
-def test_forced_text_is_drafted_on_cpus_or_where_asked_for(flags: tuple[str, ...], on_cpu: bool, drafts: int) -> None:
+def test_forced_text_is_drafted_on_cpus_or_where_asked_for(
+    flags: tuple[str, ...], on_cpu: bool, drafts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafting, "has_second_runner", lambda: False)
     args = parsed(*(part for value in flags for part in ("--routine-drafts", value)))
     assert apply_flags(args, on_cpu=on_cpu) is None
     assert args.speculative_config == (speculative_config(drafts) if drafts else None)
     assert most_drafts(engine(args)) == drafts
     assert most_drafts(engine(args, async_scheduling=True)) == 0
+
+
+def test_gpus_draft_by_themselves_where_their_runner_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafting, "has_second_runner", lambda: True)
+    args = parsed("--routine-drafts", "4", "--grammar-device-memory", "64", async_scheduling=True)
+    assert apply_flags(args, on_cpu=False) is None
+    assert args.speculative_config == device_speculative_config(4)
+    model = SimpleNamespace(has_inner_state=False, runner_type="generate", skip_tokenizer_init=False)
+    second = engine(args, async_scheduling=True, use_v2_model_runner=True, model_config=model)
+    assert (drafts_on_device(second), most_drafts(second)) == (True, 0)
+    assert EngineSettings.of(second).device_memory == 64 << 20
+    with pytest.raises(EngineError, match="it takes vLLM's second model runner"):
+        most_drafts(engine(args))
+    args = parsed("--routine-drafts", "4", "--grammar-device-memory", "0")
+    assert apply_flags(args, on_cpu=False) is None
+    assert (args.speculative_config, most_drafts(engine(args))) == (speculative_config(4), 4)
+    with pytest.raises(EngineError, match="--grammar-device-memory: -1: expected MiB from 0 on"):
+        apply_flags(parsed("--grammar-device-memory", "-1"), on_cpu=False)
 
 
 def test_ours_and_a_users_own_speculation() -> None:

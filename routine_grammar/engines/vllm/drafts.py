@@ -19,7 +19,10 @@ BESIDE = ("ngram", "suffix")
 REQUEST_OPTION = "routine_drafts"  # in a request's `vllm_xargs`: at most so many drafts a pass, 0: none
 IN_PIPELINES = "the stages of a pipeline hand on tokens that their grammars have not seen"
 WITH_STATE = "on CPUs, vLLM loses the state of models that keep one (Mamba, hybrid models) where it verifies drafts"
-NOT_ON_DEVICE = "it takes vLLM's second model runner, memory for tables, and `device_speculative_config` as its speculation"
+NOT_ON_DEVICE = (
+    "it takes vLLM's second model runner, memory for tables, and `device_speculative_config` as its speculation "
+    "(under --grammar-device-memory 0 the host drafts)"
+)
 _PROPOSER = f"{__name__}.NoProposals"
 
 
