@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from bisect import insort
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from routine_grammar.masks.flat.packed import PackedTable, Words
@@ -99,7 +98,7 @@ class DeviceMemory:
 
     def _room(self, size: int) -> int | None:
         """Where so many words are free, once what was used longest ago has made room for them."""
-        if size > self._words - self._begin - sum(len(block.words) for block in self._used()):
+        if size > self._words - self._begin:
             return None
         while True:
             end = self._begin
@@ -111,10 +110,6 @@ class DeviceMemory:
                 return end
             if not self._drop_oldest():
                 return None  # what is in use leaves no gap that is large enough
-
-    def _used(self) -> Iterator[Block]:
-        """Blocks that are in use, or beneath others that are."""
-        return (block for block in self._blocks if block.users)
 
     def _drop_oldest(self) -> bool:
         unused = [block for block in self._blocks if not block.users]
