@@ -10,10 +10,12 @@ from routine_grammar.errors import GrammarTooLargeError
 
 MAX_EFFORT = 1_000_000  # a unit is about a microsecond
 # What some pieces of work take.
-A_PLACE, A_PATTERN, CELLS_A_UNIT = 3, 1500, 20  # of a pattern's automaton: a point, the whole, cells of its table
+A_PLACE, A_PATTERN, CELLS_A_UNIT = 4, 1500, 20  # of a pattern's automaton: a point, the whole, cells of its table
 AN_ATOM, A_WAY = 5, 4  # of a regular expression: read, written
 A_PAIR, OF_OBJECTS = 8, 40  # of shapes that meet
-A_VALUE, A_PART = 30, 60  # of a schema: a value or a name that is written out, properties by what several schemas say of them
+A_SCHEMA, A_REFERENCE, A_COMPOUND = 60, 60, 40  # of a schema: read, referred to, an array or object laid out
+A_VALUE, A_PART = 28, 60  # of it, too: a value or a name that is written out, properties by what several schemas say of them
+A_NODE, A_PIECE = 2, 25  # of a grammar: a node, a piece of its Lark text
 
 _left: ContextVar[list[int] | None] = ContextVar("left", default=None)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routine_grammar.api import compile_regex, compile_schema
+from routine_grammar.api import compile_lark, compile_regex, compile_schema
 from routine_grammar.effort import MAX_EFFORT, bounded, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, UnsupportedSchemaError
 
@@ -29,6 +29,11 @@ SCHEMAS = {
     "doubling": doubling(14),
     "alternatives": {"oneOf": [{"required": [f"k{n}"], "properties": {f"k{n}": {"const": 1}}} for n in range(200)]},
     "names": {"type": "object", "patternProperties": {f"^p{n}$": ANY_WORD for n in range(3_000)}},
+    "objects": {"properties": {f"p{n}": {"properties": {"a": {"type": "integer"}, "b": ANY_WORD}} for n in range(10_000)}},
+    "references": {
+        "properties": {f"p{n}": {"$ref": f"#/$defs/d{n}"} for n in range(10_000)},
+        "$defs": {f"d{n}": {"properties": {"a": {"type": "integer"}}} for n in range(10_000)},
+    },
     "values": {"enum": [{"a": n, "b": [n]} for n in range(29_999)]},
     "conditions": {
         "oneOf": [
@@ -56,6 +61,19 @@ def test_a_schema_that_asks_for_too_much_is_refused_by_a_keyword(name: str) -> N
 def test_an_expression_that_asks_for_too_much_is_refused(pattern: str) -> None:
     with pytest.raises(GrammarTooLargeError, match=TOO_MUCH):
         compile_regex(pattern)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start: " + " | ".join(f'"word {n}"' for n in range(40_000)),
+        "start: r0\n" + "".join(f'r{n}: "w"\n' for n in range(20_000)),
+    ],
+    ids=["alternatives", "rules"],
+)
+def test_a_lark_text_that_asks_for_too_much_is_refused(text: str) -> None:
+    with pytest.raises(GrammarTooLargeError, match=TOO_MUCH):
+        compile_lark(text)
 
 
 @pytest.mark.parametrize("pattern", ["x*" * 5_000, "(?:x|y)*" * 3_000, "(?:.|x)*" * 2_000], ids=["x", "x or y", "any"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from routine_grammar.automaton.components import components
 from routine_grammar.automaton.leaf import LeafLibrary
@@ -78,13 +79,20 @@ class Nestings:
     def _solve(self, rule: str) -> None:
         calls = {name: calls_of(tree) for name, tree in reachable(Call(rule), self._rules).items()}
         for component in components(calls):
-            known = all(name in self._of for name in component)
-            self._of |= {} if known else dict.fromkeys(component, _NO_WORDS)
-            changed = not known
-            while changed:  # levels rise, and what differs can't be told: that ends
-                found = {name: self._nesting(self._rules[name]) for name in component}
-                changed = any(self._of[name] != nesting for name, nesting in found.items())
-                self._of |= found
+            if all(name in self._of for name in component):
+                continue
+            self._of |= dict.fromkeys(component, _NO_WORDS)
+            callers: dict[str, list[str]] = {name: [] for name in component}
+            for name in component:
+                for callee in calls[name] & callers.keys():
+                    callers[callee].append(name)
+            todo = dict.fromkeys(component)
+            while todo:  # levels rise, and what differs can't be told: that ends
+                name, _ = todo.popitem()
+                found = self._nesting(self._rules[name])
+                if found != self._of[name]:
+                    self._of[name] = found
+                    todo |= dict.fromkeys(callers[name])
 
     def _nesting(self, node: Node) -> Nesting | None:
         match node:
@@ -128,6 +136,7 @@ def _folded(
     return found
 
 
+@lru_cache(maxsize=4096)
 def _of_text(data: bytes) -> Nesting | None:
     """The nesting of one word; None where it ends within a string."""
     depth = 0

@@ -17,6 +17,7 @@ from typing import Any
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
+from routine_grammar.effort import A_PIECE, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.lark_text import MARKER_SUFFIX
 from routine_grammar.grammar.tree import (
@@ -40,6 +41,7 @@ from routine_grammar.patterns.text import escape
 
 MAX_LARK_CHARS = 4 * 2**20
 MAX_INSTANCES = 1_000  # rules that templates become
+_PIECES = re.compile(r'\w+|"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|\S')
 
 
 @cache
@@ -72,6 +74,7 @@ class _Read:
 
 
 def _read(text: str) -> _Read:
+    spend(A_PIECE * sum(1 for _ in _PIECES.finditer(text)))
     try:
         parsed = _meta_parser().parse(text.rstrip() + "\n")
         return _Reader().read(parsed)

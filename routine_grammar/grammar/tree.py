@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from routine_grammar.effort import A_NODE, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.grammar.terminals import Terminal
 
@@ -143,6 +144,7 @@ class Grammar:
         count = 0
         for name, tree in (("start", self.root), *self.rules.items()):
             count += _check_tree(name, tree, self.rules)
+        spend(A_NODE * count)
         if count > MAX_NODES:
             raise GrammarTooLargeError(f"grammar has {count} nodes; the bound is {MAX_NODES}")
 

@@ -114,6 +114,7 @@ class _Schemas:
     def reference(self, rule: str) -> tuple[str, str]:
         """The reference that a rule is named for, else the first one, else what asks for most."""
         first = None
+        rules = f"_{rule}", re.sub(r"_\d+$", "", f"_{rule}")  # with and without the number that tells it from others
         for at, schema in (*self._below(), *self._all()):
             for keyword in _REFERENCES:
                 if not isinstance(target := schema.get(keyword), str):
@@ -121,7 +122,7 @@ class _Schemas:
                 found = f"{at}/{keyword}", keyword
                 first = first or found
                 word = re.sub(r"[^a-z0-9]+", "_", target.rpartition("/")[2].strip("#").lower()).strip("_") or "whole"
-                if re.fullmatch(rf"(?:.*_)?{re.escape(word[:60])}(?:_\d+)?", rule):
+                if any(name.endswith(f"_{word[:60]}") for name in rules):
                     return found
         return first or self.heaviest()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from routine_grammar.effort import A_VALUE, spend
+from routine_grammar.effort import A_COMPOUND, A_VALUE, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaError, UnsupportedSchemaError
 from routine_grammar.grammar.json_number import least_common, number_spellings
 from routine_grammar.grammar.json_text import JsonForm, begins_with_sigil, value_literal
@@ -175,6 +175,7 @@ class Layout:
         """An array or object; one within itself, as meetings of recursive shapes come to be, is called by a name."""
         if kind in self._under_way:
             return self._named(self._algebra.name_of(kind))
+        spend(A_COMPOUND)
         self._under_way.add(kind)
         try:
             return self._array(kind) if isinstance(kind, Array) else self._object(kind)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from routine_grammar.effort import A_REFERENCE, A_SCHEMA, spend
 from routine_grammar.errors import GrammarError, SchemaError
 from routine_grammar.grammar.schema.algebra import Algebra
 from routine_grammar.grammar.schema.blaming import too_deep, too_large
@@ -137,6 +138,7 @@ class Reader:
             raise SchemaError(f"expected a schema, got {schema!r:.80}", pointer=place.pointer)
         if nesting > MAX_NESTING:
             raise too_deep(place.pointer, MAX_NESTING)
+        spend(A_SCHEMA)
         if "$ref" in schema and not place.is_from(201909):
             return self._referred(place, "$ref")  # older drafts look at nothing beside it
         self._refuse_other_drafts(place)
@@ -187,6 +189,7 @@ class Reader:
     # What applies other schemas
 
     def _referred(self, place: Place, keyword: str) -> Shape:
+        spend(A_REFERENCE)
         target = place.target(keyword)
         schema = target.schema
         if schema is True or schema == {}:
@@ -296,6 +299,9 @@ class Reader:
 
     def _values(self, place: Place, keyword: str, values: list[Any]) -> Shape:
         pointer = f"{place.pointer}/{keyword}"
+        apart = len({value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)})
+        if apart > MAX_LISTED:
+            raise unsupported(place, keyword, f"{apart} values; the bound is {MAX_LISTED}")
         try:
             shape = values_of(*values, pointer=pointer)
         except ValueError as error:
