@@ -53,7 +53,7 @@ def mask_states(logits: torch.Tensor, tables: Tables, batch: Batch, ring: torch.
         if _has_kernels(ring):
             from routine_grammar.kernels.advance_and_mask_kernel import launch_mask
 
-            launch_mask(logits, tables, batch, ring)
+            launch_mask(logits, tables, batch, ring, advances=False)
         else:
             mask_states_reference(logits, tables, batch, ring)
 
@@ -66,9 +66,9 @@ def advance_and_mask(logits: torch.Tensor, tables: Tables, batch: Batch, ring: t
     if not rows:
         return
     if _has_kernels(ring) and logits.numel():
-        from routine_grammar.kernels.advance_and_mask_kernel import launch_advance_and_mask
+        from routine_grammar.kernels.advance_and_mask_kernel import launch_mask
 
-        launch_advance_and_mask(logits, tables, batch, ring)
+        launch_mask(logits, tables, batch, ring, advances=True)
     else:
         advance_states(tables, batch, ring)
         mask_states(logits, tables, batch, ring)

@@ -6,14 +6,20 @@ state walks to it by itself: what it reads of the ring no program writes in the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
 from routine_grammar.kernels.grammar_tables import Batch, Tables
-from routine_grammar.kernels.grammar_tables_kernel import SLOT_COLUMNS, keep_state, kept_state, load_allowed, state_of_row
+from routine_grammar.kernels.grammar_tables_kernel import (
+    SLOT_COLUMNS,
+    Held,
+    first_arguments,
+    keep_state,
+    kept_state,
+    load_allowed,
+    state_of_row,
+)
 from routine_grammar.kernels.mask_logits_kernel import (
     COLUMNS_PER_PROGRAM,
     COMPILE_OPTIONS,
@@ -30,134 +36,70 @@ MASK_OPTIONS = {2: COMPILE_OPTIONS, 4: {**COMPILE_OPTIONS, "num_warps": 8}}
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["vocab_size", "ring_size", "thinking_end", "opening"],
+    do_not_specialize=["vocab_size", "thinking_end", "opening", "ring_size"],
     do_not_specialize_on_alignment=["batch_slots", "places", "positions", "tokens"],
 )
 def advance_kernel(
     arena: tl.tensor,
-    vocab_size: tl.tensor,
     slots: tl.tensor,
+    vocab_size: tl.tensor,
+    thinking_end: tl.tensor,
+    opening: tl.tensor,
     ring: tl.tensor,
     ring_size: tl.tensor,
     batch_slots: tl.tensor,
     places: tl.tensor,
     positions: tl.tensor,
     tokens: tl.tensor,
-    thinking_end: tl.tensor,
-    opening: tl.tensor,
 ) -> None:
     """Write the state of one row to the ring; grid (rows,)."""
+    held = Held(arena, slots, vocab_size, thinking_end, opening, ring, ring_size)
+    batch = Batch(batch_slots, places, positions, tokens)
     row = tl.program_id(0)
-    state = state_of_row(
-        arena, vocab_size, slots, ring, ring_size, batch_slots, places, positions, tokens, thinking_end, opening, row
-    )
-    keep_state(ring, ring_size, batch_slots, positions, row, state)
+    keep_state(held, batch, row, state_of_row(held, batch, row))
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["vocab_size", "ring_size", "logits_stride", "columns"],
-    do_not_specialize_on_alignment=["logits", "batch_slots", "positions"],
+    do_not_specialize=["logits_stride", "columns", "vocab_size", "thinking_end", "opening", "ring_size"],
+    do_not_specialize_on_alignment=["logits", "batch_slots", "places", "positions", "tokens"],
 )
 def mask_kernel(
     logits: tl.tensor,
     logits_stride: tl.tensor,
     columns: tl.tensor,
     arena: tl.tensor,
-    vocab_size: tl.tensor,
     slots: tl.tensor,
-    ring: tl.tensor,
-    ring_size: tl.tensor,
-    batch_slots: tl.tensor,
-    positions: tl.tensor,
-    MINUS_INFINITY: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Mask BLOCK columns of one row by the state that the ring has of it; grid (rows, blocks)."""
-    row = tl.program_id(0)
-    state = kept_state(slots, ring, ring_size, batch_slots, positions, row)
-    of_slot = slots + tl.load(batch_slots + row).to(tl.int64) * SLOT_COLUMNS
-    mask_block(
-        logits,
-        logits_stride,
-        columns,
-        arena,
-        vocab_size,
-        of_slot,
-        state,
-        row,
-        tl.program_id(1) * BLOCK,
-        MINUS_INFINITY,
-        ALIGNED,
-        BLOCK,
-    )
-
-
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["vocab_size", "ring_size", "thinking_end", "opening", "logits_stride", "columns"],
-    do_not_specialize_on_alignment=["logits", "batch_slots", "places", "positions", "tokens"],
-)
-def advance_and_mask_kernel(
-    logits: tl.tensor,
-    logits_stride: tl.tensor,
-    columns: tl.tensor,
-    arena: tl.tensor,
     vocab_size: tl.tensor,
-    slots: tl.tensor,
+    thinking_end: tl.tensor,
+    opening: tl.tensor,
     ring: tl.tensor,
     ring_size: tl.tensor,
     batch_slots: tl.tensor,
     places: tl.tensor,
     positions: tl.tensor,
     tokens: tl.tensor,
-    thinking_end: tl.tensor,
-    opening: tl.tensor,
+    ADVANCES: tl.constexpr,
     MINUS_INFINITY: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Find the state of a row and mask BLOCK of its columns; grid (rows, blocks), of which the first keep the state."""
+    """Mask BLOCK columns of one row; grid (rows, blocks).
+
+    Where it ADVANCES every program finds the state of its row, and the first ones keep it; else the ring has it already.
+    """
+    held = Held(arena, slots, vocab_size, thinking_end, opening, ring, ring_size)
+    batch = Batch(batch_slots, places, positions, tokens)
     row = tl.program_id(0)
-    state = state_of_row(
-        arena, vocab_size, slots, ring, ring_size, batch_slots, places, positions, tokens, thinking_end, opening, row
-    )
-    if tl.program_id(1) == 0:
-        keep_state(ring, ring_size, batch_slots, positions, row, state)
-    of_slot = slots + tl.load(batch_slots + row).to(tl.int64) * SLOT_COLUMNS
-    mask_block(
-        logits,
-        logits_stride,
-        columns,
-        arena,
-        vocab_size,
-        of_slot,
-        state,
-        row,
-        tl.program_id(1) * BLOCK,
-        MINUS_INFINITY,
-        ALIGNED,
-        BLOCK,
-    )
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def mask_block(
-    logits: tl.tensor,
-    logits_stride: tl.tensor,
-    columns: tl.tensor,
-    arena: tl.tensor,
-    vocab_size: tl.tensor,
-    of_slot: tl.tensor,
-    state: tl.tensor,
-    row: tl.tensor,
-    first: tl.tensor,
-    MINUS_INFINITY: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Mask BLOCK columns of a row, from column `first` on, by what its state allows; none where it has no state."""
+    if ADVANCES:
+        state = state_of_row(held, batch, row)
+        if tl.program_id(1) == 0:
+            keep_state(held, batch, row, state)
+    else:
+        state = kept_state(held, batch, row)
     if state >= 0:
-        words = load_allowed(arena, of_slot, state, first, vocab_size, BLOCK // 32)
+        of_slot = slots + tl.load(batch_slots + row).to(tl.int64) * SLOT_COLUMNS
+        first = tl.program_id(1) * BLOCK
+        words = load_allowed(held, of_slot, state, first, BLOCK // 32)
         start = logits + row.to(tl.int64) * logits_stride
         if ALIGNED:
             start = tl.multiple_of(start, 16)
@@ -172,61 +114,23 @@ def mask_block(
 def launch_advance(tables: Tables, batch: Batch, ring: torch.Tensor) -> None:
     """Launch the first kernel over a batch that is not empty."""
     with torch.cuda.device(ring.get_device()):
-        advance_kernel[(len(batch.slots),)](
-            tables.arena,
-            tables.vocab_size,
-            tables.slots,
-            ring,
-            ring.shape[1],
-            *batch,
-            tables.thinking_end,
-            tables.opening,
-            **ADVANCE_OPTIONS,
-        )
+        advance_kernel[(len(batch.slots),)](*first_arguments(tables, ring), *batch, **ADVANCE_OPTIONS)
 
 
-def launch_mask(logits: torch.Tensor, tables: Tables, batch: Batch, ring: torch.Tensor) -> None:
-    """Launch the second kernel over a batch and logits that are not empty."""
+def launch_mask(logits: torch.Tensor, tables: Tables, batch: Batch, ring: torch.Tensor, *, advances: bool) -> None:
+    """Launch the second kernel over a batch and logits that are not empty; it does what the first does, too, if it advances."""
+    integer, minus_infinity = INTEGER_VIEWS[logits.dtype]
+    rows, columns = logits.shape
     with torch.cuda.device(ring.get_device()):
-        mask_kernel[_grid(logits)](
-            *_of_logits(logits),
-            tables.arena,
-            tables.vocab_size,
-            tables.slots,
-            ring,
-            ring.shape[1],
-            batch.slots,
-            batch.positions,
-            **_constants(logits),
-        )
-
-
-def launch_advance_and_mask(logits: torch.Tensor, tables: Tables, batch: Batch, ring: torch.Tensor) -> None:
-    """Launch both as one, over a batch and logits that are not empty."""
-    with torch.cuda.device(ring.get_device()):
-        advance_and_mask_kernel[_grid(logits)](
-            *_of_logits(logits),
-            tables.arena,
-            tables.vocab_size,
-            tables.slots,
-            ring,
-            ring.shape[1],
+        mask_kernel[(rows, triton.cdiv(columns, COLUMNS_PER_PROGRAM))](
+            logits.view(integer),
+            logits.stride(0),
+            columns,
+            *first_arguments(tables, ring),
             *batch,
-            tables.thinking_end,
-            tables.opening,
-            **_constants(logits),
+            ADVANCES=advances,
+            MINUS_INFINITY=minus_infinity,
+            ALIGNED=rows_are_aligned(logits),
+            BLOCK=COLUMNS_PER_PROGRAM,
+            **MASK_OPTIONS[logits.element_size()],
         )
-
-
-def _grid(logits: torch.Tensor) -> tuple[int, int]:
-    return len(logits), triton.cdiv(logits.shape[1], COLUMNS_PER_PROGRAM)
-
-
-def _of_logits(logits: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-    return logits.view(INTEGER_VIEWS[logits.dtype][0]), logits.stride(0), logits.shape[1]
-
-
-def _constants(logits: torch.Tensor) -> dict[str, Any]:
-    minus_infinity, aligned = INTEGER_VIEWS[logits.dtype][1], rows_are_aligned(logits)
-    options = MASK_OPTIONS[logits.element_size()]
-    return {"MINUS_INFINITY": minus_infinity, "ALIGNED": aligned, "BLOCK": COLUMNS_PER_PROGRAM, **options}

@@ -21,7 +21,9 @@ from routine_grammar.kernels.grammar_tables_kernel import (
     LIMIT,
     NOWHERE,
     SLOT_COLUMNS,
+    Held,
     after_byte,
+    first_arguments,
     kept_state,
     row_of_state,
 )
@@ -33,27 +35,32 @@ CLOSE_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["vocab_size", "ring_size", "logits_stride", "columns"],
-    do_not_specialize_on_alignment=["logits", "batch_slots", "positions"],
+    do_not_specialize=["logits_stride", "columns", "vocab_size", "thinking_end", "opening", "ring_size"],
+    do_not_specialize_on_alignment=["logits", "batch_slots", "places", "positions", "tokens"],
 )
 def close_kernel(
     logits: tl.tensor,
     logits_stride: tl.tensor,
     columns: tl.tensor,
     arena: tl.tensor,
-    vocab_size: tl.tensor,
     slots: tl.tensor,
+    vocab_size: tl.tensor,
+    thinking_end: tl.tensor,
+    opening: tl.tensor,
     ring: tl.tensor,
     ring_size: tl.tensor,
     batch_slots: tl.tensor,
+    places: tl.tensor,
     positions: tl.tensor,
+    tokens: tl.tensor,
     MINUS_INFINITY: tl.constexpr,
     BLOCK: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
     """Close BLOCK columns of one row, AT_ONCE of them at a time; grid (rows, blocks)."""
+    held = Held(arena, slots, vocab_size, thinking_end, opening, ring, ring_size)
     place = tl.program_id(0)
-    state = kept_state(slots, ring, ring_size, batch_slots, positions, place)
+    state = kept_state(held, Batch(batch_slots, places, positions, tokens), place)
     if state >= 0:
         of_slot = slots + tl.load(batch_slots + place).to(tl.int64) * SLOT_COLUMNS
         row = row_of_state(arena, of_slot, state)
@@ -97,18 +104,14 @@ def after_tokens(
 def launch_close_rows(logits: torch.Tensor, tables: Tables, batch: Batch, ring: torch.Tensor) -> None:
     """Launch the kernel over a batch and logits that are not empty."""
     integer, minus_infinity = INTEGER_VIEWS[logits.dtype]
+    rows, columns = logits.shape
     with torch.cuda.device(ring.get_device()):
-        close_kernel[(len(logits), triton.cdiv(logits.shape[1], COLUMNS_PER_PROGRAM))](
+        close_kernel[(rows, triton.cdiv(columns, COLUMNS_PER_PROGRAM))](
             logits.view(integer),
             logits.stride(0),
-            logits.shape[1],
-            tables.arena,
-            tables.vocab_size,
-            tables.slots,
-            ring,
-            ring.shape[1],
-            batch.slots,
-            batch.positions,
+            columns,
+            *first_arguments(tables, ring),
+            *batch,
             MINUS_INFINITY=minus_infinity,
             BLOCK=COLUMNS_PER_PROGRAM,
             AT_ONCE=COLUMNS_AT_ONCE,

@@ -73,30 +73,22 @@ ALIGNED_ARGUMENTS = ("arena", "ring", "slots")  # allocated whole by their owner
 
 def list_builds() -> tuple[Build, ...]:
     """Return every build that the launchers can ask for; formats of one width share a build but for a constant."""
-    one = dict.fromkeys((2, 4), mask_logits_kernel.COMPILE_OPTIONS)
-    masking = {
-        "mask_logits": (mask_logits_kernel.mask_logits_kernel, one),
-        "mask_states": (advance_and_mask_kernel.mask_kernel, advance_and_mask_kernel.MASK_OPTIONS),
-        "advance_and_mask": (advance_and_mask_kernel.advance_and_mask_kernel, advance_and_mask_kernel.MASK_OPTIONS),
-    }
-    builds = [
-        _masking_build(
-            f"{name} {width} {'aligned' if aligned else 'unaligned'}", kernel, dtype, options[dtype.itemsize], aligned
-        )
-        for name, (kernel, options) in masking.items()
-        for width, dtype in FORMATS.items()
-        for aligned in (True, False)
-    ]
+    masking = advance_and_mask_kernel.mask_kernel
+    builds = []
     for width, dtype in FORMATS.items():
-        integer, minus_infinity = mask_logits_kernel.INTEGER_VIEWS[dtype]
-        constants = {
-            "MINUS_INFINITY": minus_infinity,
-            "BLOCK": close_rows_kernel.COLUMNS_PER_PROGRAM,
-            "AT_ONCE": close_rows_kernel.COLUMNS_AT_ONCE,
-        }
-        types = {**TYPES, "logits": _pointer(integer)}
-        options = close_rows_kernel.CLOSE_OPTIONS
-        builds.append(Build(f"close_rows {width}", close_rows_kernel.close_kernel, types, constants, options))
+        size = dtype.itemsize
+        for aligned in (True, False):
+            kind = f"{width} {'aligned' if aligned else 'unaligned'}"
+            constants = {"ALIGNED": aligned, "BLOCK": mask_logits_kernel.COLUMNS_PER_PROGRAM}
+            kernel, options = mask_logits_kernel.mask_logits_kernel, mask_logits_kernel.COMPILE_OPTIONS
+            builds.append(_of_logits(f"mask_logits {kind}", kernel, dtype, constants, options))
+            for name, advances in (("mask_states", False), ("advance_and_mask", True)):
+                constants = {**constants, "ADVANCES": advances}
+                options = advance_and_mask_kernel.MASK_OPTIONS[size]
+                builds.append(_of_logits(f"{name} {kind}", masking, dtype, constants, options))
+        constants = {"BLOCK": close_rows_kernel.COLUMNS_PER_PROGRAM, "AT_ONCE": close_rows_kernel.COLUMNS_AT_ONCE}
+        kernel, options = close_rows_kernel.close_kernel, close_rows_kernel.CLOSE_OPTIONS
+        builds.append(_of_logits(f"close_rows {width}", kernel, dtype, constants, options))
     for name, kernel, options in (
         ("advance_states", advance_and_mask_kernel.advance_kernel, advance_and_mask_kernel.ADVANCE_OPTIONS),
         ("replay_states", replay_states_kernel.replay_kernel, replay_states_kernel.REPLAY_OPTIONS),
@@ -106,18 +98,10 @@ def list_builds() -> tuple[Build, ...]:
     return tuple(builds)
 
 
-def _masking_build(name: str, kernel: Any, dtype: torch.dtype, options: Mapping[str, int], aligned: bool) -> Build:
+def _of_logits(name: str, kernel: Any, dtype: torch.dtype, constants: Mapping[str, int], options: Mapping[str, int]) -> Build:
     integer, minus_infinity = mask_logits_kernel.INTEGER_VIEWS[dtype]
-    constants = {
-        "MINUS_INFINITY": minus_infinity,
-        "ALIGNED": aligned,
-        "BLOCK": mask_logits_kernel.COLUMNS_PER_PROGRAM,
-    }
-    return Build(name, kernel, {**TYPES, "logits": _pointer(integer)}, constants, options)
-
-
-def _pointer(integer: torch.dtype) -> str:
-    return f"*i{integer.itemsize * 8}"
+    types = {**TYPES, "logits": f"*i{integer.itemsize * 8}"}
+    return Build(name, kernel, types, {**constants, "MINUS_INFINITY": minus_infinity}, options)
 
 
 def compile_build(build: Build, capability: int) -> bytes:

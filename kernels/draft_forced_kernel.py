@@ -18,7 +18,10 @@ from routine_grammar.kernels.grammar_tables_kernel import (
     FORCED,
     NOWHERE,
     SLOT_COLUMNS,
+    Held,
     after_token,
+    first_arguments,
+    ring_state,
     row_of_state,
 )
 
@@ -26,24 +29,25 @@ DRAFT_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["most", "vocab_size", "ring_size", "thinking_end", "opening"],
+    do_not_specialize=["most", "vocab_size", "thinking_end", "opening", "ring_size"],
     do_not_specialize_on_alignment=["drafts", "batch_slots", "lengths", "last_tokens"],
 )
 def draft_kernel(
     drafts: tl.tensor,
     most: tl.tensor,
     arena: tl.tensor,
-    vocab_size: tl.tensor,
     slots: tl.tensor,
+    vocab_size: tl.tensor,
+    thinking_end: tl.tensor,
+    opening: tl.tensor,
     ring: tl.tensor,
     ring_size: tl.tensor,
     batch_slots: tl.tensor,
     lengths: tl.tensor,
     last_tokens: tl.tensor,
-    thinking_end: tl.tensor,
-    opening: tl.tensor,
 ) -> None:
     """Write the drafts of one slot; grid (slots of the batch,)."""
+    held = Held(arena, slots, vocab_size, thinking_end, opening, ring, ring_size)
     slot = tl.load(batch_slots + tl.program_id(0)).to(tl.int64)
     of_slot = slots + slot * SLOT_COLUMNS
     last = tl.load(lengths + slot) - 1
@@ -52,10 +56,9 @@ def draft_kernel(
     token = tl.load(last_tokens + slot)
     if (tl.load(of_slot + COMB) >= 0) & (last >= entry):
         known = tl.maximum(last - 1, entry)
-        word = tl.load(ring + slot * ring_size + (known & (ring_size - 1)))
-        state = tl.where(word >> 32 == known, word.to(tl.int32), NOWHERE)
+        state = ring_state(held, slot, known)
         if last > known:
-            state = after_token(arena, vocab_size, of_slot, state, token.to(tl.int32), thinking_end, opening)
+            state = after_token(held, of_slot, state, token.to(tl.int32))
     for place in range(most):
         draft = token
         if (state > NOWHERE) & (place < tl.load(of_slot + DRAFTS)):
@@ -77,17 +80,5 @@ def launch_draft_forced(
     """Launch the kernel over drafts that are not empty."""
     with torch.cuda.device(ring.get_device()):
         draft_kernel[(len(slots),)](
-            drafts,
-            drafts.shape[1],
-            tables.arena,
-            tables.vocab_size,
-            tables.slots,
-            ring,
-            ring.shape[1],
-            slots,
-            lengths,
-            last_tokens,
-            tables.thinking_end,
-            tables.opening,
-            **DRAFT_OPTIONS,
+            drafts, drafts.shape[1], *first_arguments(tables, ring), slots, lengths, last_tokens, **DRAFT_OPTIONS
         )

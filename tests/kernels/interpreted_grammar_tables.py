@@ -16,7 +16,7 @@ interpreter = pytest.importorskip("triton.runtime.interpreter", reason="Triton i
 def test_kernels_are_interpreted() -> None:
     from routine_grammar.kernels import advance_and_mask_kernel as kernels
 
-    assert isinstance(kernels.advance_and_mask_kernel, interpreter.InterpretedFunction)
+    assert isinstance(kernels.mask_kernel, interpreter.InterpretedFunction)
 
 
 @pytest.mark.parametrize("seed", range(2 * SCALE))
