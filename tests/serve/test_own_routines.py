@@ -44,7 +44,7 @@ def drained(base_url: str) -> int:
     parts = client.chat.completions.create(
         model="routine-demo",
         messages=[{"role": "user", "content": "x"}],
-        max_tokens=1000,
+        max_tokens=400,
         stream=True,
         stream_options={"include_usage": True},
         extra_body={"ignore_eos": True},
@@ -100,7 +100,7 @@ def test_routines_from_a_folder_with_tools_of_a_real_server(tmp_path: Path) -> N
                 (call,) = answer["choices"][0]["message"]["tool_calls"]
                 assert call["function"] == {"name": "get_current_time", "arguments": '{"timezone": "Etc/UTC"}'}
                 assert (await ask("/invocations", json=body)).status_code == 403
-                assert await asyncio.to_thread(drained, base) == 1000
+                assert await asyncio.to_thread(drained, base) == 400
 
     asyncio.run(use())
 

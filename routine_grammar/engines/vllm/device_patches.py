@@ -31,6 +31,7 @@ def apply_device_patches() -> None:
     patch_messages()
     patch_checks()
     patch_worker()
+    patch_samplers()
 
 
 def device_grammars(manager: Any) -> DeviceGrammars | None:
@@ -216,3 +217,30 @@ def patch_worker() -> None:
 
     replace_method(model_runner, "build_custom_logits_processors", ("vllm_config", "req_states"), processors)
     replace_method(model_runner, "init_speculator", ("vllm_config", "device", "req_states"), speculators)
+
+
+def patch_samplers() -> None:
+    """Mask logits by the states that the device has, before anything is done with them.
+
+    Why: vLLM gives logits processors a copy, so that log-probabilities would be those of tokens that no grammar allows, and so
+    that every step would copy what is masked in place here. Goes when a plugin can mask where vLLM's own bitmaps do.
+    """
+    try:
+        from vllm.v1.worker.gpu.sample.sampler import Sampler
+        from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
+    except ImportError:
+        return  # no Triton
+
+    def masking(original: Callable[..., Any]) -> Callable[..., Any]:
+        def __call__(self: Any, logits: Any, input_batch: Any, *args: Any, **kwargs: Any) -> Any:
+            from routine_grammar.engines.vllm.device.processor import GrammarProcessor
+
+            processor = GrammarProcessor.of(getattr(self, "sampler", self).req_states)
+            if processor is not None:
+                processor.mask(logits, input_batch)
+            return original(self, logits, input_batch, *args, **kwargs)
+
+        return __call__
+
+    for sampler in (Sampler, RejectionSampler):
+        replace_method(sampler, "__call__", ("self", "logits", "input_batch"), masking)

@@ -36,7 +36,6 @@ def went(way: str, count: int) -> Any:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.skipif(SCALE == 1, reason="three engines under the interpreter take minutes: a drill")
 def test_what_the_device_allows_is_what_the_host_does() -> None:
     """Beside requests that the host follows and free ones, preempted, from the cache, in tight budgets, of several samples."""
     count = 12 if SCALE == 1 else 100
@@ -59,14 +58,15 @@ def test_what_the_device_allows_is_what_the_host_does() -> None:
 
 
 def test_the_end_of_thoughts_is_found_on_the_device() -> None:
-    found = went("thinking", 6)
+    count = 4 * SCALE
+    found = went("thinking", count)
     assert all(found["whole"]), found["texts"]
-    assert sum(found["thought"]) >= 3, found["texts"]
-    assert found["counts"]["on device"] == 6
+    assert sum(found["thought"]) >= count // 2, found["texts"]
+    assert found["counts"]["on device"] == count
 
 
 def test_what_a_device_says_against_its_grammar_is_not_sent() -> None:
-    found = went("erring", 5)
+    found = went("erring", 3)
     assert found["reasons"][1] == "error"
     assert found["rejected"] == 1
     assert "<tool_call>".startswith(found["erring"][:11]) or found["erring"].startswith("<tool_call>")
@@ -75,7 +75,7 @@ def test_what_a_device_says_against_its_grammar_is_not_sent() -> None:
 
 
 def test_drafts_of_the_device_change_nothing_but_the_number_of_passes() -> None:
-    count = 4 * SCALE
+    count = 2 * SCALE
     found = went("drafted", count)
     undrafted, drafted = found["undrafted"], found["drafted"]
     assert found["asynchronous"]
@@ -90,23 +90,25 @@ def test_drafts_of_the_device_change_nothing_but_the_number_of_passes() -> None:
     assert apart <= 0.1 * count
 
 
+@pytest.mark.skipif(SCALE == 1, reason="a distribution takes hundreds of samples under the interpreter: a drill")
 def test_samples_are_of_one_distribution_with_drafts_of_the_device() -> None:
-    count = 12 if SCALE == 1 else 300
+    count = 300
     found = went("sampled", count)
     assert found["accepted"] > count // 2
+    assert sum(found["drafted"].values()) == count
     one, other = found["undrafted"], found["drafted"]
     statistic = sum(
         (one.get(text, 0) - other.get(text, 0)) ** 2 / (one.get(text, 0) + other.get(text, 0)) for text in {*one, *other}
     )
     freedom = len({*one, *other}) - 1
-    assert freedom >= (3 if SCALE > 1 else 1)
+    assert freedom >= 3
     # Wilson and Hilferty's approximation of the tail of chi squared.
     deviation = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
     assert 0.5 * math.erfc(deviation / math.sqrt(2)) > SURE, (statistic, freedom)
 
 
 def test_a_full_device_leaves_grammars_to_the_host() -> None:
-    found = went("short", 4)
+    found = went("short", 2)
     assert all(found["whole"])
     counts = found["counts"]
     assert counts["on device"] > 0, counts

@@ -1,7 +1,8 @@
-"""The logits processor of vLLM's second model runner that follows grammars on the device.
+"""What follows grammars on the device beside vLLM's second model runner.
 
 In: requests with a placement, batches. Out: masked logits. One launch a step for all of a batch, drafts included; the host is
-not asked, so that asynchronous scheduling stays so.
+not asked, so that asynchronous scheduling stays so. It is told of requests as a logits processor is, and masks logits where
+vLLM does by the bitmaps of hosts: before logits are copied for other processors, and before log-probabilities are taken.
 """
 
 from __future__ import annotations
@@ -52,21 +53,25 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         self._stream: Any = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._uploaded: torch.cuda.Event | None = None
         self._of[req_states.all_token_ids] = self
-        self._warm_up(req_states.vocab_size, drafts)
+        for dtype in {vllm_config.model_config.dtype, torch.float32}:  # heads may have a type of their own
+            self._warm_up(req_states.vocab_size, dtype)
+        if drafts:
+            self._warm_up_drafts(drafts)
 
-    def _warm_up(self, columns: int, drafts: int) -> None:
+    def _warm_up(self, columns: int, dtype: torch.dtype) -> None:
         """Have every kernel compiled before a request waits for it: a slot without a grammar is asked for, and left alone."""
-        wide, narrow = (torch.zeros(1, dtype=dtype, device=self._device) for dtype in (torch.int64, torch.int32))
-        logits, batch = torch.zeros(1, columns, device=self._device), Batch(wide, narrow, wide, narrow)
+        wide, narrow = (torch.zeros(1, dtype=integer, device=self._device) for integer in (torch.int64, torch.int32))
+        logits, batch = torch.zeros(1, columns, dtype=dtype, device=self._device), Batch(wide, narrow, wide, narrow)
         advance_and_mask(logits, self.tables, batch, self._ring)
         advance_states(self.tables, batch, self._ring)
         mask_states(logits, self.tables, batch, self._ring)
         close_rows(logits, self.tables, batch, self._ring)
         nobody = torch.zeros(1, 3, dtype=torch.int32, device=self._device)
         replay_states(self.tables, nobody, self._requests.all_token_ids.gpu, self._ring)
-        if drafts:
-            last = torch.zeros(len(self._ring), dtype=torch.int64, device=self._device)
-            self.draft(torch.zeros(1, drafts, dtype=torch.int64, device=self._device), wide, last)
+
+    def _warm_up_drafts(self, drafts: int) -> None:
+        last = torch.zeros(len(self._ring), dtype=torch.int64, device=self._device)
+        self.draft(torch.zeros(1, drafts, dtype=torch.int64, device=self._device), last[:1], last)
 
     @classmethod
     def of(cls, req_states: Any) -> GrammarProcessor | None:
@@ -79,7 +84,10 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         return Tables(self._arena, self._slots_on_device, self._size, self._thinking.end, self._thinking.opening)
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
-        """Begin with a request's grammar in a slot, or go on with it; the slot is nobody's where it has none."""
+        """Begin with a request's grammar in a slot, or go on with it; the slot is nobody's where it has none.
+
+        Returns False: for our sake vLLM need not copy logits.
+        """
         placement = placement_of(sampling_params)
         had_one = bool(self._active[slot])
         self._active[slot] = placement is not None
@@ -90,7 +98,7 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
             return False
         self._upload(placement.parts)
         self._put(slot, placement)
-        return True
+        return False
 
     def _put(self, slot: int, placement: Placement) -> None:
         prompt = int(self._requests.prompt_len.np[slot])
@@ -144,20 +152,30 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         return tensor.pin_memory() if self._stream is not None else tensor
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
-        """Mask the rows of requests with grammars."""
-        slots = ctx.idx_mapping_np
+        """Return the logits: they have been masked."""
+        del ctx
+        return logits
+
+    def mask(self, logits: torch.Tensor, batch_of_inputs: Any) -> None:
+        """Mask the rows of requests with grammars, in place. `batch_of_inputs`: the step's `InputBatch` of vLLM."""
+        slots, rows = batch_of_inputs.idx_mapping_np, batch_of_inputs.logits_indices
         if not self._active[slots].any():
-            return logits
+            return
         tables = self.tables
-        batch = Batch(ctx.expanded_idx_mapping, ctx.expanded_local_pos, ctx.pos, ctx.input_ids)
+        batch = Batch(
+            batch_of_inputs.expanded_idx_mapping,
+            batch_of_inputs.expanded_local_pos,
+            batch_of_inputs.positions[rows],
+            batch_of_inputs.input_ids[rows],
+        )
         if len(logits) <= MOST_FUSED_ROWS:
             advance_and_mask(logits, tables, batch, self._ring)
         else:
             advance_states(tables, batch, self._ring)
             mask_states(logits, tables, batch, self._ring)
-        if (self._active[slots] & (ctx.seq_lens_upper_bound_np[: len(slots)] > self._closing[slots])).any():
+        lengths = batch_of_inputs.seq_lens_cpu_upper_bound.numpy()[: len(slots)]
+        if (self._active[slots] & (lengths > self._closing[slots])).any():
             close_rows(logits, tables, batch, self._ring)
-        return logits
 
     def draft(self, drafts: torch.Tensor, slots: torch.Tensor, last_tokens: torch.Tensor) -> None:
         """Fill drafts [requests, most] with what has to come behind the texts of some slots."""
