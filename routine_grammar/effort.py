@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,18 +19,47 @@ A_SCHEMA, A_REFERENCE, A_COMPOUND = 60, 60, 40  # of a schema: read, referred to
 A_VALUE, A_PART = 28, 60  # of it, too: a value or a name that is written out, properties by what several schemas say of them
 A_NODE, A_PIECE = 2, 25  # of a grammar: a node, a piece of its Lark text
 
+
+class _Collecting:
+    """Garbage collection waits while any thread is within; then it goes on, if it was on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._was_on = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._within += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within and self._was_on:
+                gc.enable()
+
+
+_collecting = _Collecting()
 _left: ContextVar[list[int] | None] = ContextVar("left", default=None)
 
 
 @contextmanager
 def bounded(most: int = MAX_EFFORT) -> Iterator[None]:
-    """Bound what is done within by so many units, where no bound holds yet: then `spend` raises past it."""
+    """Bound what is done within by so many units, where no bound holds yet: then `spend` raises past it.
+
+    Meanwhile there is no garbage collection: compiling makes many small objects and no circles of them, and of a large grammar
+    half the time went into looking at them again and again.
+    """
     if _left.get() is not None:
         yield
         return
     token = _left.set([most])
     try:
-        yield
+        with _collecting:
+            yield
     finally:
         _left.reset(token)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -99,3 +102,32 @@ def test_every_compile_has_a_bound_of_its_own(compiled: Callable[[], object]) ->
         with pytest.raises(GrammarError, match=TOO_MUCH):
             compile_regex("(?:^|x)" * 1_500)
         compiled()
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_garbage_is_collected_as_before_once_all_threads_have_compiled(is_on: bool) -> None:
+    both, was_on = threading.Barrier(2, timeout=60), gc.isenabled()
+    seen: list[bool] = []
+
+    def compile_beside(waits_longer: bool) -> None:
+        with suppress(GrammarTooLargeError), bounded(10):
+            both.wait()
+            seen.append(gc.isenabled())
+            if waits_longer:
+                both.wait()
+                seen.append(gc.isenabled())
+            spend(11)
+        if not waits_longer:
+            both.wait()
+
+    try:
+        (gc.enable if is_on else gc.disable)()
+        threads = [threading.Thread(target=compile_beside, args=(longer,)) for longer in (False, True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [False] * 3
+        assert gc.isenabled() == is_on
+    finally:
+        (gc.enable if was_on else gc.disable)()
