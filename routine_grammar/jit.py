@@ -36,6 +36,7 @@ COMPILED = (
     "automaton/step.py",
     "automaton/surveying.py",
     "automaton/tables.py",
+    "automaton/taking.py",
     "grammar/program.py",
     "kernels/mask_logits_cpu.py",
     "masks/flat/arrays.py",

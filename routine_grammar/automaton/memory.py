@@ -16,11 +16,10 @@ from routine_grammar.automaton.expanding import address_of_expand
 from routine_grammar.automaton.leaf import LeafLibrary
 from routine_grammar.automaton.readings import fill_tables, make_end
 from routine_grammar.automaton.states import make_first_states
-from routine_grammar.automaton.step import ELEMENT, LIST
 from routine_grammar.automaton.tables import Addresses, Handle
+from routine_grammar.automaton.taking import PLACES, RULE_BYTES, RULES, sizes_of_block, write_block
 from routine_grammar.errors import GrammarTooLargeError, RoutineGrammarError, UnsupportedSchemaError
-from routine_grammar.grammar.program import DISTINCT, Program
-from routine_grammar.grammar.program import ELEMENT as ELEMENT_NODE
+from routine_grammar.grammar.program import Program
 from routine_grammar.grammar.terminals import JsonNumber, Terminal
 
 Ints = npt.NDArray[np.int32]
@@ -74,13 +73,6 @@ _TABLES = {
     pools.OF_COPIES: (pools.COPY_TABLE, pools.COPY_SLOTS),
 }
 _SLOTS = 4
-# The arrays of one block for a program, what is told of its nodes and rules, and its text: bytes in words.
-_OF_PROGRAM = np.array(
-    (
-        *(pools.NODES, pools.NODE_ENDS, pools.SHORTEST_OF, pools.LEADING, pools.TEXT_STARTS, pools.SYMBOL_OF, pools.LEAVES),
-        *(pools.RULES, pools.RULE_BYTES, pools.RULE_STACK, pools.TEXT),
-    )
-)
 
 
 class _Layout(NamedTuple):
@@ -161,49 +153,30 @@ class Memory:
     def _take(self, program: Program, symbols: Mapping[str, int]) -> None:
         """Take a program, and what the library has of its leaves."""
         texts = [text.encode() for text in program.texts]
-        starts = [0, *accumulate(map(len, texts))]
-        leaves = []
+        data, rules = b"".join(texts), len(program.firsts)
+        numbers = [0, *accumulate(map(len, texts)), *(symbols.get(text, -1) for text in program.texts)]
         for name, terminal in program.leaves:
             try:
                 state = self._library.start(terminal)
             except GrammarTooLargeError as error:
                 raise _too_large(name, terminal, program.pointers.get(name), error) from error
-            leaves += [state, self._library.farthest(state)]
+            numbers += (state, self._library.farthest(state))
             self._library.extends(state)
-        data = b"".join(texts)
-        nodes, rules = len(program.ends), len(program.firsts)
-        lengths = (
-            *(3 * nodes, nodes, nodes, nodes, len(starts), len(program.texts), len(leaves)),
-            *(rules * pools.RULE_COLUMNS, rules * 3 * self._words, rules * 3, len(data) // 4 + 1),
-        )
-        begins = np.zeros(len(lengths), np.int64)
-        np.cumsum(lengths[:-1], out=begins[1:])
-        self._program = np.zeros(sum(lengths), np.int32), begins, np.array((*lengths[:-1], len(data) + 1), np.int64)
-        parts = self._place_program()
-        parts[pools.NODES][:] = program.nodes.reshape(-1)
-        parts[pools.NODE_ENDS][:] = program.ends
-        parts[pools.TEXT_STARTS][:] = starts
-        parts[pools.SYMBOL_OF][:] = [symbols.get(text, -1) for text in program.texts]
-        parts[pools.LEAVES][:] = leaves
-        parts[pools.TEXT].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-        columns = self.rules
-        columns[:, pools.NODE] = program.firsts
-        columns[:, pools.LAST_NODE] = program.ends[program.firsts]
-        columns[:, pools.BODY] = -1
-        columns[:, pools.BODY_STATE] = columns[:, pools.START] = pools.UNSET
-        if len(program.distinct):
-            kinds = program.nodes[program.firsts, 0]
-            columns[:, pools.MARKS] = np.where(kinds == DISTINCT, LIST, np.where(kinds == ELEMENT_NODE, ELEMENT, 0))
+        sizes = sizes_of_block(len(program.ends), len(texts), len(program.leaves), rules, self._words, len(data))
+        begins = [0, *accumulate(sizes)]
+        block, starts = np.zeros(begins[-1], np.int32), np.array(begins[:-1], np.int64)
+        written, text = np.array(numbers, np.int32), np.frombuffer(data, np.uint8)
+        write_block(program.nodes, program.ends, program.firsts, written, text, starts, block)
+        self._program = block, starts, np.array([*sizes[:-1], len(data) + 1], np.int64)
+        self._place_program()
         self.used[pools.RULE_COUNT] = rules
 
-    def _place_program(self) -> dict[int, Array]:
-        """Have compiled code find the arrays of the program's block; returns them."""
+    def _place_program(self) -> None:
+        """Have compiled code find the arrays of the program's block."""
         block, begins, sizes = self._program
-        self._addresses.set_block(_OF_PROGRAM, block, begins, sizes)
-        ends = [*begins[1:].tolist(), len(block)]
-        parts = {place: block[begin:end] for place, begin, end in zip(_OF_PROGRAM.tolist(), begins.tolist(), ends, strict=True)}
-        self._arrays |= {place: parts[place] for place in (pools.RULES, pools.RULE_BYTES)}
-        return parts
+        self._addresses.set_block(PLACES, block, begins, sizes)
+        for place, number in ((pools.RULES, RULES), (pools.RULE_BYTES, RULE_BYTES)):
+            self._arrays[place] = block[begins[number] : begins[number + 1]]
 
     def _set(self, place: int, array: Array) -> None:
         """Have compiled code find an array at a place; the one before stays until then."""

@@ -41,10 +41,10 @@ class Addresses:
     """The addresses of some arrays, by their places; `handle` is where they stand, as long as this lives."""
 
     def __init__(self, last: int) -> None:
-        self._addresses = np.zeros(last + 1, np.int64)
-        self._sizes = np.zeros(last + 1, np.int64)
-        self._addresses[SIZES] = self._sizes.ctypes.data
-        self.handle: Handle = self._addresses.ctypes.data
+        both = np.zeros(2 * (last + 1), np.int64)
+        self._addresses, self._sizes = both[: last + 1], both[last + 1 :]
+        self.handle: Handle = both.ctypes.data
+        both[SIZES] = self.handle + self._addresses.nbytes
 
     def set(self, place: int, array: npt.NDArray[Any]) -> None:
         """Say where an array stands; the one before may go afterwards, and not earlier."""
@@ -56,8 +56,7 @@ class Addresses:
         self, places: npt.NDArray[Any], block: npt.NDArray[Any], starts: npt.NDArray[Any], sizes: npt.NDArray[Any]
     ) -> None:
         """Say that arrays stand in one block of 32-bit words, where they start, and how many elements they have."""
-        self._addresses[places] = block.ctypes.data + 4 * starts
-        self._sizes[places] = sizes
+        _point(self._addresses, self._sizes, places, block, starts, sizes)
 
     def set_function(self, place: int, address: int) -> None:
         """Say where a compiled function stands."""
@@ -66,6 +65,21 @@ class Addresses:
     def set_handle(self, place: int, addresses: Addresses) -> None:
         """Say where other addresses stand, which have to live as long."""
         self._addresses[place] = addresses.handle
+
+
+@jit
+def _point(
+    addresses: npt.NDArray[Any],
+    sizes: npt.NDArray[Any],
+    places: npt.NDArray[Any],
+    block: npt.NDArray[Any],
+    starts: npt.NDArray[Any],
+    lengths: npt.NDArray[Any],
+) -> None:
+    base = block.ctypes.data
+    for number, place in enumerate(places):
+        addresses[place] = base + 4 * starts[number]
+        sizes[place] = lengths[number]
 
 
 def _element(builder: Any, place: Sequence[Any], width: int) -> Any:

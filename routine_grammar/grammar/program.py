@@ -69,12 +69,12 @@ class Program:
         """The program of a grammar. Raises `GrammarError` where two leaves of one name differ."""
         return _Assembler(grammar).program()
 
-    @property
+    @cached_property
     def markers(self) -> frozenset[str]:
         """The texts of all markers."""
         return frozenset(self.texts[number] for number in self.nodes[self.nodes[:, 0] == MARKER, 1].tolist())
 
-    @property
+    @cached_property
     def distinct(self) -> Ints:
         """The fewest elements of each list of distinct ones."""
         least: Ints = self.nodes[self.nodes[:, 0] == DISTINCT, 2]
