@@ -65,10 +65,12 @@ def load_program(text: str) -> Program:
 
 def _texts(document: Any, name: str) -> tuple[str, ...]:
     texts = document[name]
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise GrammarError(f"malformed grammar text: {name!r} is no list of texts")
     try:
+        if not isinstance(texts, list):
+            raise TypeError
         "".join(texts).encode()
+    except TypeError as error:
+        raise GrammarError(f"malformed grammar text: {name!r} is no list of texts") from error
     except UnicodeEncodeError as error:
         raise GrammarError(f"malformed grammar text: {name!r} has a lone surrogate: {error}") from error
     return tuple(texts)

@@ -22,6 +22,7 @@ LITERAL, LEAF, MARKER, CALL, SEQUENCE, CHOICE, OPTIONAL, REPEAT, DISTINCT, ELEME
 UNBOUNDED = -1  # the most repetitions where there may be any number
 
 _BAD, _DEEP, _BACKWARD, _OFTEN, _INSIDE = range(-5, 0)
+_MARKED, _WATCHED = 1, 2  # what a program has: markers, lists of distinct elements
 
 Ints = npt.NDArray[np.int32]
 Leaves = tuple[tuple[str, Terminal], ...]
@@ -47,6 +48,10 @@ class Program:
         code = _check(nodes, len(texts), len(leaves), self.ends, self.firsts)
         if code < 0:
             raise self._refusal(code)
+        # The texts of all markers; the fewest elements of each list of distinct ones.
+        kinds = nodes[:, 0]
+        self.markers = frozenset(map(texts.__getitem__, nodes[kinds == MARKER, 1].tolist())) if code & _MARKED else frozenset()
+        self.distinct: Ints = nodes[kinds == DISTINCT, 2] if code & _WATCHED else kinds[:0]
 
     def _refusal(self, code: int) -> GrammarError:
         """What is wrong at the node at which a check ended."""
@@ -68,17 +73,6 @@ class Program:
     def of(cls, grammar: Grammar) -> Program:
         """The program of a grammar. Raises `GrammarError` where two leaves of one name differ."""
         return _Assembler(grammar).program()
-
-    @cached_property
-    def markers(self) -> frozenset[str]:
-        """The texts of all markers."""
-        return frozenset(self.texts[number] for number in self.nodes[self.nodes[:, 0] == MARKER, 1].tolist())
-
-    @cached_property
-    def distinct(self) -> Ints:
-        """The fewest elements of each list of distinct ones."""
-        least: Ints = self.nodes[self.nodes[:, 0] == DISTINCT, 2]
-        return least
 
     @cached_property
     def grammar(self) -> Grammar:
@@ -112,6 +106,9 @@ class Program:
         return node, behind
 
 
+_LISTED = (tree.Sequence, tree.Choice)  # not as a union, which would be made again for every node
+
+
 class _Assembler:
     """Writes the nodes of a grammar."""
 
@@ -142,11 +139,10 @@ class _Assembler:
 
     def _write(self, node: Node) -> None:
         nodes = self._nodes
-        kind = type(node)
         if isinstance(node, tree.Literal):
             nodes += (LITERAL, self._text(node.text), 0)
-        elif isinstance(node, tree.Sequence | tree.Choice):
-            nodes += (SEQUENCE if kind is tree.Sequence else CHOICE, len(node.items), 0)
+        elif isinstance(node, _LISTED):
+            nodes += (SEQUENCE if isinstance(node, tree.Sequence) else CHOICE, len(node.items), 0)
             for item in node.items:
                 self._write(item)
         elif isinstance(node, tree.Call):
@@ -163,15 +159,15 @@ class _Assembler:
             elif isinstance(node, tree.Distinct):
                 nodes += (DISTINCT, self._text(node.pointer), node.least)
             else:
-                nodes += (OPTIONAL if kind is tree.Optional else ELEMENT, 0, 0)
+                nodes += (OPTIONAL if isinstance(node, tree.Optional) else ELEMENT, 0, 0)
             self._write(node.item)
 
 
 @jit
 def _check(nodes: Ints, texts: int, leaves: int, ends: Ints, firsts: Ints) -> int:
-    """Write `ends` and `firsts`; returns 0, or a code and the node that it is about as `ends[0]`."""
+    """Write `ends` and `firsts`; returns what the program has, or a code and the node that it is about as `ends[0]`."""
     around, left = np.zeros(MAX_DEPTH, np.int32), np.zeros(MAX_DEPTH, np.int32)
-    rule = depth = 0
+    rule = depth = has = 0
     for number in range(len(nodes)):
         kind, what, more = nodes[number]
         code = _check_node(kind, what, more, depth, texts, leaves, len(firsts) - 1)
@@ -183,6 +179,7 @@ def _check(nodes: Ints, texts: int, leaves: int, ends: Ints, firsts: Ints) -> in
         if code:
             ends[0] = number
             return code
+        has |= (_MARKED if kind == MARKER else 0) | (_WATCHED if kind == DISTINCT else 0)
         if not depth:
             firsts[rule] = number
         if below:
@@ -202,7 +199,7 @@ def _check(nodes: Ints, texts: int, leaves: int, ends: Ints, firsts: Ints) -> in
         if len(ends):
             ends[0] = len(nodes)
         return _BAD
-    return 0
+    return has
 
 
 @jit

@@ -161,6 +161,12 @@ def _others_of(terminal: JsonString) -> UnitAutomaton | None:
     return others(frozenset[str]().union(*known), terminal.units)
 
 
+_KINDS: dict[str, tuple[type[JsonString | JsonNumber | RawText], dict[str, Any]]] = {
+    kind.__name__: (kind, {field.name: getattr(kind(), field.name) for field in fields(kind)})
+    for kind in (JsonString, JsonNumber, RawText)
+}
+
+
 def dump(terminal: Terminal) -> Any:
     """A terminal as JSON: an expression as it is, else an object with what is not as usual."""
     if isinstance(terminal, str):
@@ -174,11 +180,8 @@ def load(value: Any) -> Terminal:
     """Read what `dump` wrote. Raises `GrammarError` for anything else."""
     if isinstance(value, str):
         return value
-    kinds: dict[str, type[JsonString | JsonNumber | RawText]]
-    kinds = {kind.__name__: kind for kind in (JsonString, JsonNumber, RawText)}
     try:
-        kind = kinds[value["kind"]]
-        known = {field.name: getattr(kind(), field.name) for field in fields(kind)}
+        kind, known = _KINDS[value["kind"]]
         said = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
         for name, item in said.items():
             if not _is_like(item, known[name], name):
