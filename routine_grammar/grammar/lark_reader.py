@@ -203,7 +203,7 @@ class _Reader:
     def _node(self, item: Any) -> Node:
         if not isinstance(item, Tree):
             raise GrammarError(f"unexpected {item!r}")
-        match item.data:
+        match str(item.data):  # as a token it would be compared slowly
             case "expansions":
                 return choice(*map(self._node, item.children))
             case "expansion":
@@ -303,8 +303,11 @@ def _range(first: Any, last: Any) -> Node:
 
 
 def _string(token: Any) -> str:
+    text = str(token).removesuffix("i")
+    if "\\" not in text and text.isascii() and text.isprintable():
+        return text[1:-1]
     try:
-        return str(ast.literal_eval(str(token).removesuffix("i").replace("\n", "\\n")))
+        return str(ast.literal_eval(text.replace("\n", "\\n")))
     except (SyntaxError, ValueError) as error:
         raise GrammarError(f"line {token.line}: {token} is no string: {error}") from error
 
