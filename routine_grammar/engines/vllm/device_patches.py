@@ -31,7 +31,7 @@ def apply_device_patches() -> None:
     patch_messages()
     patch_checks()
     patch_worker()
-    patch_samplers()
+    patch_sampler()
 
 
 def device_grammars(manager: Any) -> DeviceGrammars | None:
@@ -219,28 +219,32 @@ def patch_worker() -> None:
     replace_method(model_runner, "init_speculator", ("vllm_config", "device", "req_states"), speculators)
 
 
-def patch_samplers() -> None:
-    """Mask logits by the states that the device has, before anything is done with them.
+def patch_sampler() -> None:
+    """Mask logits by the states that the device has, before anything is done with them, drafts included.
 
     Why: vLLM gives logits processors a copy, so that log-probabilities would be those of tokens that no grammar allows, and so
     that every step would copy what is masked in place here. Goes when a plugin can mask where vLLM's own bitmaps do.
     """
     try:
         from vllm.v1.worker.gpu.sample.sampler import Sampler
-        from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
     except ImportError:
         return  # no Triton
+    of_batch = (
+        *("expanded_idx_mapping", "idx_mapping", "idx_mapping_np", "pos", "input_ids", "expanded_local_pos"),
+        "seq_lens_upper_bound_np",
+    )
 
     def masking(original: Callable[..., Any]) -> Callable[..., Any]:
-        def __call__(self: Any, logits: Any, input_batch: Any, *args: Any, **kwargs: Any) -> Any:
+        def apply_sampling_params(self: Any, logits: Any, *args: Any, **kwargs: Any) -> Any:
             from routine_grammar.engines.vllm.device.processor import GrammarProcessor
+            from routine_grammar.kernels.grammar_tables import Batch
 
-            processor = GrammarProcessor.of(getattr(self, "sampler", self).req_states)
+            processor = GrammarProcessor.of(self.req_states)
             if processor is not None:
-                processor.mask(logits, input_batch)
-            return original(self, logits, input_batch, *args, **kwargs)
+                slots, _, slots_of_batch, positions, tokens, places, lengths = args[: len(of_batch)]
+                processor.mask(logits, Batch(slots, places, positions, tokens), slots_of_batch, lengths)
+            return original(self, logits, *args, **kwargs)
 
-        return __call__
+        return apply_sampling_params
 
-    for sampler in (Sampler, RejectionSampler):
-        replace_method(sampler, "__call__", ("self", "logits", "input_batch"), masking)
+    replace_method(Sampler, "apply_sampling_params", ("self", "logits", *of_batch), masking)

@@ -24,6 +24,7 @@ from routine_grammar.grammar.schema.scalars import (
     count_of,
     draft_name,
     flag_of,
+    listed,
     malformed,
     names_of,
     number_of,
@@ -48,11 +49,9 @@ from routine_grammar.grammar.schema.shapes import (
     joined,
     type_of,
     value_kind,
-    values_of,
 )
 
 MAX_NESTING = 64
-MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than a second
 MAX_UNIQUE = 10  # values of which each comes once as counts tell: every set of them is a state
 MAX_WAYS = 4  # of `anyOf` beside unevaluated properties: each set of them is a way of its own
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
@@ -292,23 +291,10 @@ class Reader:
         values = place.schema["enum"]
         if not isinstance(values, list):
             raise malformed(place, "enum", "a list of values")
-        return self._values(place, "enum", values)
+        return listed(place, "enum", values)
 
     def _const(self, place: Place, nesting: int) -> Shape:
-        return self._values(place, "const", [place.schema["const"]])
-
-    def _values(self, place: Place, keyword: str, values: list[Any]) -> Shape:
-        pointer = f"{place.pointer}/{keyword}"
-        apart = len({value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)})
-        if apart > MAX_LISTED:
-            raise unsupported(place, keyword, f"{apart} values; the bound is {MAX_LISTED}")
-        try:
-            shape = values_of(*values, pointer=pointer)
-        except ValueError as error:
-            raise SchemaError(str(error), pointer=pointer) from error
-        if len(shape.kinds) > MAX_LISTED:
-            raise unsupported(place, keyword, f"{len(shape.kinds)} values; the bound is {MAX_LISTED}")
-        return shape
+        return listed(place, "const", [place.schema["const"]])
 
     def _unevaluated(self, found: Shape, place: Place, keyword: str, nesting: int) -> Shape:
         """What is left where what no other keyword looked at has to be of a shape."""

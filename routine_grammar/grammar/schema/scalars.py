@@ -10,11 +10,29 @@ from routine_grammar.errors import GrammarError, GrammarTooLargeError, SchemaErr
 from routine_grammar.grammar.json_number import Bound, decimal_of
 from routine_grammar.grammar.schema.documents import Place
 from routine_grammar.grammar.schema.formats import INTEGERS, NAMES, SAYS_NOTHING, format_of
-from routine_grammar.grammar.schema.shapes import Kind, Number, Shape, String
+from routine_grammar.grammar.schema.shapes import Kind, Number, Shape, String, values_of
 from routine_grammar.grammar.terminals import MAX_COUNT
 from routine_grammar.patterns.reader import read_search
 
+MAX_LISTED = 30_000  # values of an `enum`: a grammar of more takes longer than a second
+
 Meet = Callable[[Shape, Shape], Shape]
+
+
+def listed(place: Place, keyword: str, values: list[Any]) -> Shape:
+    """The values that a schema lists."""
+    # Most of them are told apart without being read one by one.
+    apart = len({value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)})
+    if apart <= MAX_LISTED:
+        pointer = f"{place.pointer}/{keyword}"
+        try:
+            shape = values_of(*values, pointer=pointer)
+        except ValueError as error:
+            raise SchemaError(str(error), pointer=pointer) from error
+        apart = len(shape.kinds)
+    if apart > MAX_LISTED:
+        raise unsupported(place, keyword, f"{apart} values; the bound is {MAX_LISTED}")
+    return shape
 
 
 def number_of(place: Place, meet: Meet, *, is_integer: bool) -> list[Kind]:

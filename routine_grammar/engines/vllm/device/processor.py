@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcessor, LogitsProcRequestState
 
@@ -156,25 +157,20 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         del ctx
         return logits
 
-    def mask(self, logits: torch.Tensor, batch_of_inputs: Any) -> None:
-        """Mask the rows of requests with grammars, in place. `batch_of_inputs`: the step's `InputBatch` of vLLM."""
-        slots, rows = batch_of_inputs.idx_mapping_np, batch_of_inputs.logits_indices
+    def mask(self, logits: torch.Tensor, batch: Batch, slots: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32]) -> None:
+        """Mask the rows of requests with grammars, in place.
+
+        slots [requests]: those of the batch. lengths [requests at least]: how long their sequences are, or more.
+        """
         if not self._active[slots].any():
             return
         tables = self.tables
-        batch = Batch(
-            batch_of_inputs.expanded_idx_mapping,
-            batch_of_inputs.expanded_local_pos,
-            batch_of_inputs.positions[rows],
-            batch_of_inputs.input_ids[rows],
-        )
         if len(logits) <= MOST_FUSED_ROWS:
             advance_and_mask(logits, tables, batch, self._ring)
         else:
             advance_states(tables, batch, self._ring)
             mask_states(logits, tables, batch, self._ring)
-        lengths = batch_of_inputs.seq_lens_cpu_upper_bound.numpy()[: len(slots)]
-        if (self._active[slots] & (lengths > self._closing[slots])).any():
+        if (self._active[slots] & (lengths[: len(slots)] > self._closing[slots])).any():
             close_rows(logits, tables, batch, self._ring)
 
     def draft(self, drafts: torch.Tensor, slots: torch.Tensor, last_tokens: torch.Tensor) -> None:
