@@ -393,8 +393,7 @@ class Layout:
         except (Undecided, GrammarError) as error:
             raise _unsupported("patternProperties", str(error), kind.pointer) from error
         if only_patterns:
-            patterns = any(layer.patterns for layer in kind.layers)
-            groups = [(names, shape) for names, shape in groups if names.found and patterns]
+            groups = [group for group in groups if group[0].found and any(layer.patterns for layer in kind.layers)]
         if kind.never:
             try:
                 return ExcludingObject(kind, groups, self._algebra, self).node()
