@@ -14,7 +14,7 @@ from routine_grammar.api import compile_lark, compile_regex, compile_schema
 from routine_grammar.effort import MAX_EFFORT, bounded, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError, UnsupportedSchemaError
 
-TOO_MUCH = r"takes more than about 1 s to compile, the bound"
+TOO_MUCH = r"takes more than about a second to compile, the bound"
 ANY_WORD = {"type": "string"}
 
 

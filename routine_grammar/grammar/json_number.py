@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from math import gcd
 
+from routine_grammar.effort import A_NUMBER, spend
 from routine_grammar.errors import GrammarError, GrammarTooLargeError
 from routine_grammar.patterns.charset import DIGITS, CharSet
 from routine_grammar.patterns.pattern import (
@@ -314,6 +315,7 @@ def _multiples_with_exponent(multiple: Decimal) -> Pattern:
 
 def number_spellings(value: float) -> list[str]:
     """A number as a whole one, with a point, and as libraries write a float; zero with either sign."""
+    spend(A_NUMBER)
     decimal = decimal_of(value)
     texts = [json.dumps(value)]
     if decimal == decimal.to_integral_value():

@@ -142,6 +142,7 @@ class ExcludingObject:
                     ways[state].append((None, (state[0], self._without(name, state[1]))))
                 ways[state] = [(shape, (count, self._lowest(place + 1, left))) for shape, (count, left) in ways[state]]
             found.append(ways)
+            spend((A_PAIR + len(self._same[place + 1]) // 8) * sum(map(len, ways.values())))
             states = list(dict.fromkeys(to for some in ways.values() for _, to in some))
             total += len(states)
             if total > MAX_STATES:
