@@ -73,12 +73,20 @@ class ToolChangedError(ToolError):
     """A tool is no longer offered as it was listed: it is gone, or its schemas are others."""
 
 
+class LostCallError(ToolError):
+    """A tool was called and gave no result: its server or the time is gone, and the call may have had its effect."""
+
+
 class MemoryKeyError(RoutineGrammarError):
     """A memory key is malformed, is not live, or holds no value of the needed type."""
 
 
 class RunError(RoutineGrammarError):
     """A run of a Routine can't go on."""
+
+
+class JournalError(RoutineGrammarError):
+    """The database of runs can't be used, or has no such run; or the run is not in a state in which this can be done."""
 
 
 class SchemaWarning(UserWarning):

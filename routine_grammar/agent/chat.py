@@ -6,7 +6,7 @@ client, checked calls with their keys resolved, and in the end the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from openai.types.chat import ChatCompletion
@@ -38,8 +38,9 @@ class RoutineChat:
     """Where a run stands: its position, the messages so far, the values stored.
 
     `read` what the model answered, run each call that it returns, `give` its result, and go on with the next `request`.
-    `answer` is the final answer once it has come. `inputs` are stored under `memory_input_<name>`; raises `RunError` where
-    they are not those that the Routine declares.
+    `answer` is the final answer once it has come, `turns` how many were taken. `inputs` are stored under
+    `memory_input_<name>`, if they are not in `memory` already; raises `RunError` where they are not those that the Routine
+    declares.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class RoutineChat:
         self._waiting: list[CheckedCall] = []
         self._given: dict[int, str] = {}
         self._reply: Reply | None = None
-        self._failure: str | None = None
-        self._store_inputs(inputs or {})
+        self.turns = 0
+        self.failure: str | None = None
+        if inputs is not None or not self._has_inputs():
+            self._store_inputs(inputs or {})
 
     @classmethod
     def from_server(cls, answer: Any, *, inputs: Mapping[str, Any] | None = None, task: str = "") -> Self:
@@ -97,8 +100,9 @@ class RoutineChat:
 
         Raises `RunError` where nothing can: also behind a tool that failed at a step without `on_error`.
         """
-        if self._failure is not None:
-            raise RunError(self._failure)
+        if self.failure is not None:
+            raise RunError(self.failure)
+        self.memory.begin(self.turns + 1, -1)
         try:
             for written in lists_written(self.graph, self.position, self.memory):
                 self.memory.put(*written)
@@ -146,26 +150,44 @@ class RoutineChat:
         place = next((place for place, each in enumerate(self._waiting) if each is call), None)
         if place is None or place in self._given:
             raise RunError(f"{self.at(call.step)}: this call waits for no result")
-        self._given[place] = self._observe(call.taken, ToolResult(result) if isinstance(result, str) else result)
-        if len(self._given) == len(self._waiting):
-            self._go_on()
-        return self._given[place]
+        self.memory.begin(self.turns + 1, place)
+        shown = self._observe(call.taken, ToolResult(result) if isinstance(result, str) else result)
+        self._note(place, shown)
+        return shown
 
-    def _go_on(self) -> None:
-        assert self._reply is not None
-        calls = self._reply.calls
-        asked = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.text}} for call in calls]
-        self.messages.append({"role": "assistant", "content": self._reply.content, "tool_calls": asked})
-        self.messages += [
-            {"role": "tool", "tool_call_id": call.id, "content": self._given[place]} for place, call in enumerate(calls)
+    def restore_call(self, call: CheckedCall, observation: str, failure: str | None) -> None:
+        """Take up what came of a call before: what the model is shown of it; what it wrote is in memory already."""
+        self.failure = self.failure or failure
+        self._note(self._waiting.index(call), observation)
+
+    def restore_turn(self, reply: Reply, observations: Sequence[str], after: str, failure: str | None) -> None:
+        """Take up a turn that is over, which leads to the position `after`; what it wrote is in memory already."""
+        self.failure = self.failure or failure
+        self._go_on(reply, observations, after)
+
+    def _note(self, place: int, observation: str) -> None:
+        self._given[place] = observation
+        if len(self._given) == len(self._waiting):
+            assert self._reply is not None
+            given = [self._given[place] for place in range(len(self._waiting))]
+            self._go_on(self._reply, given, str(self._waiting[-1].taken.position))
+
+    def _go_on(self, reply: Reply, observations: Sequence[str], after: str) -> None:
+        asked = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.text}} for call in reply.calls
         ]
-        self.position = str(self._waiting[-1].taken.position)
-        self._waiting = []
+        self.messages.append({"role": "assistant", "content": reply.content, "tool_calls": asked})
+        self.messages += [
+            {"role": "tool", "tool_call_id": call.id, "content": shown}
+            for call, shown in zip(reply.calls, observations, strict=True)
+        ]
+        self.position, self._waiting = after, []
+        self.turns += 1
 
     def _observe(self, taken: Taken, result: ToolResult) -> str:
         """Store what a call writes; return what the model is shown: the whole result, or its outputs where it is long."""
         if result.is_error and not taken.step.handles_errors:
-            self._failure = f"{self.at(taken.step)}: tool {taken.step.tool!r} failed: {result.text[:500]}"
+            self.failure = f"{self.at(taken.step)}: tool {taken.step.tool!r} failed: {result.text[:500]}"
             return _failed(result)
         lines: list[str] = []
         try:
@@ -183,6 +205,10 @@ class RoutineChat:
 
     def _is_whole(self, shown: str, value: object) -> bool:
         return shown == self.memory.observation(value)
+
+    def _has_inputs(self) -> bool:
+        live = {key.name for key in self.keys()}
+        return bool(live) and all(input_key(variable.name) in live for variable in self.routine.inputs)
 
     def _store_inputs(self, inputs: Mapping[str, Any]) -> None:
         declared = {variable.name: variable for variable in self.routine.inputs}

@@ -7,6 +7,7 @@ the tools that may be called, narrowed to what the Routine allows, and may answe
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -110,6 +111,44 @@ def plain_fields(graph: Graph, tools: Mapping[str, Tool], position: str, keys: S
     # Where a header is needed, text must be able to stand before the call.
     free = successors.may_end or graph.is_headed(position)
     return {"tools": offered, "tool_choice": "auto" if free else "required"}
+
+
+def forced_reply(graph: Graph, tools: Mapping[str, Tool], position: str, keys: Sequence[MemoryKey], turn: int) -> Reply | None:
+    """The only answer that there can be at `position`, or None where a model has something to choose.
+
+    Its call's id has nine letters and digits and is another in every turn, as the strictest chat templates want it.
+    """
+    successors = graph.successors(position, {key.name for key in keys})
+    if successors.may_end or len(successors.moves) != 1 or graph.routine.thought.linear:
+        return None
+    move = successors.moves[0]
+    if move.is_parallel:
+        return None
+    tool, step = tools[str(move.steps[0].tool)], _as_read(graph, move.steps[0], move.item)
+    arguments = _forced_arguments(tool, step, keys)
+    if arguments is None:
+        return None
+    header = move.header if graph.is_headed(position) else ""
+    text = json.dumps(arguments, ensure_ascii=False)
+    return Reply(header, (ToolCall(f"t{turn:08d}", tool.name, text),), "tool_calls")
+
+
+def _forced_arguments(tool: Tool, step: Step, keys: Sequence[MemoryKey]) -> dict[str, Any] | None:
+    """The only arguments of a call, in the order of the tool's schema; None where there are others."""
+    if tool.input_schema.get("additionalProperties", False) is not False:
+        return None
+    arguments: dict[str, Any] = {}
+    for name, schema in tool.parameters.items():
+        match step.arguments.get(name), _ways(tool, step, name, schema, keys):
+            case Constant() | Key(), [{"const": value}]:
+                arguments[name] = value
+            case AnyKey(), [{"enum": [key]}] if name in tool.input_schema.get("required", ()):
+                arguments[name] = key
+            case Omit(), _:
+                continue
+            case _:
+                return None
+    return arguments
 
 
 def plain_instructions(routine: Routine) -> str:

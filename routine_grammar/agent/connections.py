@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from routine_grammar.agent.mcp_config import AnyServerConfig, HttpServerConfig, ServerConfig
 from routine_grammar.agent.stderr_tail import StderrTail
-from routine_grammar.errors import ToolError
+from routine_grammar.errors import LostCallError, ToolError
 from routine_grammar.routine.tools import Tool
 
 MAX_RESULT_CHARS = 16 * 2**20
@@ -38,6 +38,10 @@ _CLOSED = (anyio.ClosedResourceError, anyio.BrokenResourceError)
 # stays to end whatever the server left there; that also closes the pipes, by which a server's death is noticed.
 _RUN_AND_LEAVE_NOTHING = '"$@"; kill -s KILL -- -$$'
 _T = TypeVar("_T")
+
+
+class _NoAnswerError(ToolError):
+    """A server was asked, and no answer came."""
 
 
 class Connection(ABC):
@@ -85,12 +89,19 @@ class Connection(ABC):
     ) -> mcp_types.CallToolResult:
         """Call a tool, once; `check` is called just before, when the tools are as the server last said."""
 
+        sent = False
+
         async def send() -> mcp_types.CallToolResult:
+            nonlocal sent
             client = await self._ready()
             check()
+            sent = True
             return await client.call_tool(name, dict(arguments))
 
-        return await self._bounded(f"tool {name!r}", timeout_s, send)
+        try:
+            return await self._bounded(f"tool {name!r}", timeout_s, send)
+        except _NoAnswerError as error:
+            raise LostCallError(str(error)) if sent else error from error.__cause__
 
     @abstractmethod
     def _transport(self) -> AbstractAsyncContextManager[Any]:
@@ -256,13 +267,14 @@ class Connection(ABC):
             with anyio.fail_after(timeout_s):
                 return await act()
         except TimeoutError as error:
-            raise self._error(f"{what} did not answer within {timeout_s:g} s") from error
+            raise _NoAnswerError(str(self._error(f"{what} did not answer within {timeout_s:g} s"))) from error
         except MCPError as error:
-            gone = error.code == mcp_types.CONNECTION_CLOSED
-            reason = self.gone if gone else f"the server refused the call: {error} (code {error.code})"
-            raise self._error(f"{what} gave no result: {reason}") from error
+            if error.code == mcp_types.CONNECTION_CLOSED:
+                raise _NoAnswerError(str(self._error(f"{what} gave no result: {self.gone}"))) from error
+            refused = f"the server refused the call: {error} (code {error.code})"
+            raise self._error(f"{what} gave no result: {refused}") from error
         except _CLOSED as error:
-            raise self._error(f"{what} gave no result: {self.gone}") from error
+            raise _NoAnswerError(str(self._error(f"{what} gave no result: {self.gone}"))) from error
         except (RuntimeError, ValueError) as error:
             raise self._error(f"{what} gave no valid result: {error}") from error
 

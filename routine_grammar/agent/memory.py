@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from routine_grammar.routine.keys import SIGIL, MemoryKey, parse_key
 THRESHOLD_CHARS = 512
 PREVIEW_CHARS = 80
 MAX_VALUE_CHARS = 16 * 2**20
+MAX_KEYS, MAX_CHARS = 10_000, 256 * 2**20
 MARKERS = (
     "<|im_start|>",
     "<|im_end|>",
@@ -36,8 +38,17 @@ MARKERS = (
 _ESCAPE = "\\"
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A key with its value; `order` is its place among all keys, `chars` what the value takes as text."""
+
+    order: int
+    chars: int
+    key: MemoryKey
+
+
 class VariableMemory:
-    """The values of one run, by key.
+    """The values of one run, by key; at most `max_keys` of them, of `max_chars` characters in all.
 
     `threshold_chars`: a value whose text is longer is shown by its key and a preview. `markers`: the texts that no
     shown value may spell. One writer at a time; a stored value is not copied and must not be changed afterwards.
@@ -48,36 +59,85 @@ class VariableMemory:
         *,
         threshold_chars: int = THRESHOLD_CHARS,
         max_value_chars: int = MAX_VALUE_CHARS,
+        max_keys: int = MAX_KEYS,
+        max_chars: int = MAX_CHARS,
         sigil: str = SIGIL,
         markers: Sequence[str] = MARKERS,
     ) -> None:
         self._threshold_chars = threshold_chars
         self._max_value_chars = max_value_chars
+        self._max_keys = max_keys
+        self._max_chars = max_chars
         self._sigil = sigil
         self._markers = tuple(markers)
-        self._live: dict[str, MemoryKey] = {}
+        self._live: dict[str, Stored] = {}
+        self._changed: dict[str, Stored] = {}
+        self._chars = self._next = 0
+        self._begun = (0, -1)
+        self._is_in_order = True
 
     def put(self, key: str, value: object, schema: Mapping[str, Any] | None = None) -> MemoryKey:
         """Store a JSON value under a key, in place of what stood there; `schema` is its declared type, if it has one.
 
-        Raises `MemoryKeyError` where the key is malformed, or the value is no JSON or longer than `max_value_chars`.
+        Raises `MemoryKeyError` where the key is malformed, the value is no JSON or longer than `max_value_chars`, or there are
+        more than `max_keys` keys or `max_chars` characters with it.
         """
         parse_key(key, self._sigil)
         text = value_text(value)
         if len(text) > self._max_value_chars:
             raise MemoryKeyError(f"the value of {key!r} has {len(text)} characters; expected at most {self._max_value_chars}")
-        self._live[key] = MemoryKey(key, schema, value, preview(text, self._markers))
-        return self._live[key]
+        known = self._live.get(key)
+        chars = self._chars + len(text) - (known.chars if known else 0)
+        if known is None and len(self._live) >= self._max_keys:
+            raise MemoryKeyError(f"there is no room for {key!r}: {len(self._live)} keys are stored, the bound")
+        if chars > self._max_chars:
+            raise MemoryKeyError(
+                f"there is no room for {key!r}: all values have {chars} characters; the bound is {self._max_chars}"
+            )
+        stored = Stored(
+            known.order if known else self._next, len(text), MemoryKey(key, schema, value, preview(text, self._markers))
+        )
+        if known is None:
+            self._is_in_order &= not self._live or next(reversed(self._live.values())).order < self._next
+            self._next += 1
+        self._chars = chars
+        self._live[key] = self._changed[key] = stored
+        return stored.key
+
+    def begin(self, turn: int, place: int) -> None:
+        """Have keys that are stored from now on stand, in the order of all, at a call of a turn; without it, behind all others.
+
+        Calls that are made at once answer in any order; the order of their keys is that in which they were written.
+        """
+        self._next = max(turn << 40 | (place + 1) << 24, self._next if (turn, place) == self._begun else 0)
+        self._begun = (turn, place)
+
+    def take_changes(self) -> tuple[Stored, ...]:
+        """What was stored since this was last asked for: to be kept elsewhere."""
+        changed = tuple(self._changed.values())
+        self._changed = {}
+        return changed
+
+    def restore(self, stored: Iterable[Stored]) -> None:
+        """Take up what was kept elsewhere, in place of all that is stored here."""
+        self._live = {each.key.name: each for each in sorted(stored, key=lambda each: each.order)}
+        self._changed = {}
+        self._chars = sum(each.chars for each in self._live.values())
+        self._next = max((each.order + 1 for each in self._live.values()), default=0)
+        self._is_in_order = True
 
     def get(self, key: str) -> object:
         """Return the value under a key; raises `MemoryKeyError` where the key is not live."""
         if key not in self._live:
             raise MemoryKeyError(f"no value is stored under {key[:80]!r}; live keys: {', '.join(self._live) or 'none'}")
-        return self._live[key].value
+        return self._live[key].key.value
 
     def live_keys(self) -> tuple[MemoryKey, ...]:
         """All keys with their types, values and previews, in the order in which they were first stored."""
-        return tuple(self._live.values())
+        if not self._is_in_order:
+            self._live = dict(sorted(self._live.items(), key=lambda item: item[1].order))
+            self._is_in_order = True
+        return tuple(stored.key for stored in self._live.values())
 
     def resolve(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return decoded arguments as the tool gets them: keys replaced by their values, escaped literals unescaped.
