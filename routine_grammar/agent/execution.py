@@ -42,11 +42,11 @@ class RunSettings:
     """Bounds and wishes of a run.
 
     `attempts`: answers asked for in a turn, where the server does not constrain them. `repeats`: how often a call is made
-    again that gave no result, of a tool that MCP marks read-only or idempotent. `approval`: which calls a person is asked for: none,
-    those of tools that MCP marks destructive (as it does those that say nothing), or all. `closing_answer`: whether a model sums
-    up behind the last step. `skip_forced`: whether a turn of which everything is forced is taken without asking a model.
-    `token_ids`: ask a constraining server for the decoded tokens. `request`: further fields of every chat request, such as
-    `{"temperature": 0}`.
+    again that gave no result, of a tool that MCP marks read-only or idempotent. `approval`: which calls a person is asked for:
+    none, those of tools that MCP marks destructive (as it does those that say nothing), or all. `closing_answer`: whether a
+    model sums up behind the last step. `skip_forced`: whether a turn of which everything is forced is taken without asking a
+    model. `token_ids`: ask a constraining server for the decoded tokens. `request`: further fields of every chat request, such
+    as `{"temperature": 0}`.
     """
 
     max_turns: int = 200
