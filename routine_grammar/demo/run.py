@@ -87,6 +87,7 @@ async def carry_out(
     show_beginning(console, routine, f"model {model.name} at {client.base_url}")
     settings = RunSettings(
         closing_answer=not model.is_demo,
+        skip_forced=False,  # a demo shows how they are decoded
         token_ids=True,
         request={"max_completion_tokens": _MAX_TOKENS},
     )

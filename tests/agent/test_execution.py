@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from routine_grammar.agent.execution import End, Finished, RunSettings, TurnTaken, execute
-from routine_grammar.agent.memory import VariableMemory
+from routine_grammar.agent.chat import RoutineChat
+from routine_grammar.agent.events import Approved, Asked, Called, RunEvent, event_from_document, event_to_document
+from routine_grammar.agent.execution import Approve, End, Finished, RunSettings, TurnTaken, execute, is_destructive
+from routine_grammar.agent.execution import Run as RunOfRoutine
+from routine_grammar.agent.memory import Stored, VariableMemory
 from routine_grammar.agent.tools import ServerConfig, ToolResult, ToolServers
 from routine_grammar.errors import RoutineError, RoutineGrammarError, RunError, ToolError
 from routine_grammar.routine import (
@@ -421,3 +424,97 @@ async def test_a_constant_is_called_as_written_and_an_escaped_literal_is_unescap
     routine = clock(step("get_current_time", timezone=Literal()))
     done = await run(tools, routine, [say("", ("get_current_time", {"timezone": "\\memory_x"}))], constrained=True)
     assert done.calls == [("get_current_time", {"timezone": "memory_x"})]
+
+
+NOW_IN_TOKYO = step("get_current_time", timezone=Constant("Asia/Tokyo"), outputs=(Variable("zone", pointer="/timezone"),))
+
+
+class KeptJournal:
+    """A journal in memory, and a process that dies behind one of its events."""
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.documents: list[str] = []
+        self.stored: dict[str, Stored] = {}
+        self._dies_after = dies_after
+
+    async def write(self, event: RunEvent, changed: Sequence[Stored]) -> None:
+        self.documents.append(json.dumps(event_to_document(event)))
+        self.stored |= {each.key.name: each for each in changed}
+        if len(self.documents) == self._dies_after:
+            raise ConnectionAbortedError
+
+    def events(self) -> list[RunEvent]:
+        return [event_from_document(json.loads(text)) for text in self.documents]
+
+
+async def take_up(
+    servers: ToolServers, client: AsyncOpenAI, journal: KeptJournal, settings: RunSettings, approve: Approve | None = None
+) -> tuple[RunOfRoutine, tuple[Called, ...]]:
+    """A run of two steps, from where its journal ends."""
+    memory = VariableMemory()
+    memory.restore(journal.stored.values())
+    inputs = None if journal.stored else {"zone": "Asia/Tokyo"}
+    chat = RoutineChat(clock(NOW_IN_TOKYO, CONVERT), servers.tools, inputs=inputs, memory=memory)
+    taken_up = RunOfRoutine(chat, servers, client, "m", settings, journal=journal, approve=approve)
+    return taken_up, taken_up.restore(journal.events())
+
+
+async def to_the_end(begun: RunOfRoutine) -> Finished:
+    while not isinstance(event := await begun.turn(), Finished):
+        pass
+    return event
+
+
+@pytest.mark.parametrize("dies_after", range(1, 7))
+async def test_a_run_is_taken_up_from_its_events(tools: RecordingServers, dies_after: int) -> None:
+    journal = KeptJournal(dies_after)
+    tools.calls = []
+    with model_server([say("", ASK_CONVERT)], routines=[{"name": "clock"}]) as played:
+        async with a_client(played) as client:
+            begun, none = await take_up(tools, client, journal, QUICK)
+            assert none == ()
+            with pytest.raises(ConnectionAbortedError):
+                await to_the_end(begun)
+            journal._dies_after = None
+            again, under_way = await take_up(tools, client, journal, QUICK)
+            # Two turns of three events: only behind "called" it is not known whether a call was made.
+            assert [(call.turn, call.place) for call in under_way] == (
+                [((dies_after + 1) // 3, 0)] if dies_after % 3 == 2 else []
+            )
+            done = await to_the_end(again)
+    assert done == Finished(End.STEPS_DONE, "2", 2)
+    made = [json.loads(text)["kind"] for text in journal.documents]
+    assert made.count("answered") == 2
+    assert made.count("called") == len(tools.calls) + (dies_after % 3 == 2)
+    assert tools.calls[-1] == (
+        "convert_time",
+        {"source_timezone": "Asia/Tokyo", "time": "09:30", "target_timezone": "Asia/Tokyo"},
+    )
+
+
+async def test_a_person_is_asked_before_destructive_tools(tools: RecordingServers) -> None:
+    asked: list[Asked] = []
+
+    async def refuse(call: Asked, tool: Tool) -> Approved:
+        asked.append(call)
+        return Approved(call.turn, call.place, allowed=False, reason="not today")
+
+    tools.calls = []
+    settings = replace(QUICK, approval="always")
+    with model_server([], routines=[{"name": "clock"}]) as played:
+        async with a_client(played) as client:
+            journal = KeptJournal()
+            refused, _ = await take_up(tools, client, journal, settings, refuse)
+            turn = await refused.turn()
+            assert isinstance(turn, TurnTaken)
+            assert turn.calls[0].observation == "The tool failed: A person did not approve of this call: not today"
+            with pytest.raises(RunError, match="did not approve"):
+                await refused.turn()
+            with pytest.raises(RunError, match="nobody is there to give it"):
+                await take_up(tools, client, KeptJournal(), settings)
+    assert tools.calls == []
+    assert [(call.tool, call.arguments) for call in asked] == [("get_current_time", {"timezone": "Asia/Tokyo"})]
+    assert [json.loads(text)["kind"] for text in journal.documents] == ["decided", "asked", "approved", "answered"]
+    assert is_destructive(Tool("t", "", {}))
+    assert not is_destructive(Tool("t", "", {}, read_only=True))
+    assert not is_destructive(Tool("t", "", {}, destructive=False))
