@@ -89,6 +89,10 @@ class JournalError(RoutineGrammarError):
     """The database of runs can't be used, or has no such run; or the run is not in a state in which this can be done."""
 
 
+class LeaseLostError(JournalError):
+    """A run is carried out by another worker by now: this one may do nothing more in it."""
+
+
 class SchemaWarning(UserWarning):
     """A tool's schema is not quite JSON Schema, and was read as what it must mean."""
 

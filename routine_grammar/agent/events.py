@@ -94,9 +94,17 @@ class Ended:
     error: str = ""
 
 
-RunEvent = Decided | Asked | Approved | Called | Answered | Ended
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run that was over goes on. `result`: what the call that was in doubt gave, as a person told; else it is made again."""
+
+    turn: int
+    result: str | None = None
+
+
+RunEvent = Decided | Asked | Approved | Called | Answered | Ended | Resumed
 _KINDS: dict[str, type[RunEvent]] = {
-    kind.__name__.lower(): kind for kind in (Decided, Asked, Approved, Called, Answered, Ended)
+    kind.__name__.lower(): kind for kind in (Decided, Asked, Approved, Called, Answered, Ended, Resumed)
 }
 
 
