@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from routine_grammar.agent.calls import ToolCall
-from routine_grammar.agent.events import Answered, Approved, Asked, Called, Decided, Ended, Resumed
+from routine_grammar.agent.events import Answered, Approved, Asked, Called, Decided, Ended, Resumed, RunEvent
 from routine_grammar.agent.memory import Stored, VariableMemory
 from routine_grammar.errors import JournalError, LeaseLostError
 from routine_grammar.runs.store import RunStore
@@ -77,7 +77,7 @@ async def test_no_run_sees_anothers_values_and_no_owner_anothers_runs(store: Run
     assert {record.id for record in await store.list_runs()} == {mine, theirs}
     for refused in (store.show, store.cancel, store.resume):
         with pytest.raises(JournalError, match="there is no run"):
-            await refused(mine, owner="they")  # type: ignore[operator]
+            await refused(mine, owner="they")
     with pytest.raises(JournalError, match="there is no run"):
         await store.approve(mine, Approved(1, 0, True), owner="they")
 
