@@ -35,7 +35,7 @@ async def begun(store: RunStore, **fields: Any) -> str:
 async def test_what_is_written_is_read_back(store: RunStore, url: str) -> None:
     run = await begun(store)
     values = stored(typed="a", **{f"v{number}": value for number, value in enumerate(STRANGE)})
-    events = [
+    events: list[RunEvent] = [
         DECIDED,
         Called(1, 0, "t"),
         Answered(1, 0, "shown \ud800\x00", True, "why"),
