@@ -96,9 +96,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A run that was over goes on. `result`: what the call that was in doubt gave, as a person told; else it is made again."""
+    """A run that was over goes on.
+
+    `repeat`: the calls that were in doubt are made again. `result`: what the first of them gave, as a person told.
+    """
 
     turn: int
+    repeat: bool = False
     result: str | None = None
 
 

@@ -27,7 +27,7 @@ from routine_grammar.agent.completions import (
     plain_notice,
     serves_routine,
 )
-from routine_grammar.agent.events import Answered, Approved, Asked, Called, Decided, Journal, NoJournal, RunEvent
+from routine_grammar.agent.events import Answered, Approved, Asked, Called, Decided, Journal, NoJournal, Resumed, RunEvent
 from routine_grammar.agent.memory import VariableMemory
 from routine_grammar.agent.tools import CALL_TIMEOUT_S, ToolResult, ToolServers
 from routine_grammar.errors import LostCallError, RoutineError, RunError, ToolChangedError, ToolError
@@ -174,6 +174,7 @@ class _Calls:
     checked: tuple[CheckedCall, ...]
     made: dict[int, CallMade] = field(default_factory=dict)
     approved: dict[int, Approved] = field(default_factory=dict)
+    told: dict[int, str] = field(default_factory=dict)
 
 
 class Run:
@@ -232,6 +233,12 @@ class Run:
                 elif isinstance(event, Answered):
                     under_way.pop(event.place, None)
                     self._restore_call(self._calls, event)
+                elif isinstance(event, Resumed) and event.repeat:
+                    under_way.clear()
+                elif isinstance(event, Resumed) and event.result is not None and under_way:
+                    place = min(under_way)
+                    under_way.pop(place)
+                    self._calls.told[place] = event.result
         return tuple(under_way.values())
 
     async def turn(self) -> TurnTaken | Finished:
@@ -294,7 +301,9 @@ class Run:
         name = str(checked.step.tool)
         tool = self._chat.tools[name]
         approved = await self._approval(calls, place, tool)
-        if approved.allowed:
+        if place in calls.told:
+            result = ToolResult(calls.told[place])
+        elif approved.allowed:
             await self._write(Called(turn, place, name))
             result = await self._call(checked, tool)
         else:
@@ -405,7 +414,7 @@ def _by_turn(events: Sequence[RunEvent]) -> list[list[RunEvent]]:
     for event in events:
         if isinstance(event, Decided):
             turns.append([event])
-        elif turns and event.turn == len(turns):
+        elif turns and (isinstance(event, Resumed) or event.turn == len(turns)):
             turns[-1].append(event)
     return turns
 

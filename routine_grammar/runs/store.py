@@ -188,7 +188,7 @@ class RunStore:
             if result is not None and record.status != "in doubt":
                 raise JournalError(f"run {run} is {record.status}: no call of it waits for a result")
             assert record.ended is not None
-            again = Resumed(record.ended.turn, result)
+            again = Resumed(record.ended.turn, record.status == "in doubt" and result is None, result)
             await self._append(connection, runs_table.c.id == run, run, again, RUNNING, wish="", worker="", leased_until=0.0)
 
     async def cancel(self, run: str, *, owner: str | None = None) -> RunRecord:
