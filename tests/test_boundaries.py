@@ -25,13 +25,14 @@ ALLOWED = {
     "warm_up": {"errors", "grammar", "automaton", "masks", "kernels", "explanation", "jit"},
     "engines": {"errors", "effort", "grammar", "automaton", "masks", "kernels", "warm_up"},
     "agent": {"errors", "routine", "grammar", "automaton", "masks"},
-    "runs": {"errors", "routine", "agent"},
-    "demo": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},
+    "console": set(),
+    "runs": {"errors", "routine", "agent", "console"},
+    "demo": {"errors", "console", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "serve"},
     "serve": {"errors", "routine", "grammar", "automaton", "masks", "kernels", "engines", "agent", "api", "demo", "kept"},
     "explanation": {"errors", "patterns", "routine", "grammar", "automaton"},
     "api": {"errors", "effort", "routine", "grammar", "automaton", "masks", "kernels", "engines", "explanation"},
     "__init__": {"api", "masks", "routine"},
-    "__main__": {"errors", "routine", "grammar", "engines", "agent", "api", "serve", "demo", "warm_up"},
+    "__main__": {"errors", "routine", "grammar", "engines", "agent", "api", "serve", "demo", "warm_up", "runs"},
 }
 ONLY_IN = {
     "vllm": {"engines", "serve", "api", "demo"},

@@ -26,10 +26,11 @@ from rich.console import Console
 from routine_grammar.agent.execution import Finished, RunSettings, TurnTaken, execute
 from routine_grammar.agent.tools import ServerConfig, ToolServers
 from routine_grammar.api import CompiledRoutine, compile_routine
+from routine_grammar.console import Waiting, make_console
 from routine_grammar.demo.catalogue import demo_routines
 from routine_grammar.demo.repository import throwaway_repository
 from routine_grammar.demo.server import model_server
-from routine_grammar.demo.view import Waiting, make_console, show_beginning, show_end, show_turn
+from routine_grammar.demo.view import show_beginning, show_end, show_turn
 from routine_grammar.errors import RoutineError, RunError, ToolError
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine import MemoryKey, Routine

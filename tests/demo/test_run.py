@@ -18,11 +18,12 @@ from routine_grammar.agent.calls import ToolCall
 from routine_grammar.agent.execution import CallMade, End, Finished, TurnTaken
 from routine_grammar.agent.tools import ServerConfig, ToolResult, ToolServers
 from routine_grammar.api import compile_routine
+from routine_grammar.console import Waiting, one_line, wrapped
 from routine_grammar.demo.catalogue import demo_routines, demo_tools
 from routine_grammar.demo.repository import throwaway_repository
 from routine_grammar.demo.run import carry_out, require_packages, run_demo
 from routine_grammar.demo.server import model_server as served
-from routine_grammar.demo.view import Waiting, one_line, share, show_end, show_turn, wrapped
+from routine_grammar.demo.view import share, show_end, show_turn
 from routine_grammar.errors import EngineError, RoutineError, RunError, ToolError
 from routine_grammar.masks.vocabulary import Vocabulary
 from routine_grammar.routine import MemoryKey, Routine
